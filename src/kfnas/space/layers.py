@@ -1,13 +1,16 @@
 """Layer specifications: what a network is, without torch.
 
-A space yields a `NetworkSpec`. `kfnas.nn` builds a torch module from it, `kfnas.measure` an ONNX graph, and `kfnas.space.counts` counts mult-adds and parameters on
-it, so that the three agree by construction. Sizes are in pixels of square feature maps; a convolution pads by kernel // 2, so its output is ceil(size / stride).
+A space yields a `NetworkSpec`. `kfnas.nn` builds a torch module from it, `kfnas.measure` an ONNX graph, and `kfnas.space.counts` counts
+mult-adds and parameters on it, so that the three agree by construction. Sizes are in pixels of square feature maps; a convolution pads by
+kernel // 2, so its output is ceil(size / stride).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -58,8 +61,9 @@ OperationSpec = ConvSpec | SqueezeExciteSpec
 class LayerSpec:
     """A sequence of operations and what is added to its output.
 
-    `skip`: `identity` adds the layer's input; `pool` adds its 3x3 average pool (stride `stride`, padding 1, padding not counted), with channels zero-padded at the end
-    to `out_channels`. `block` is the index of the space's block that the layer belongs to, or None (stem, head).
+    `skip`: `identity` adds the layer's input; `pool` adds its 3x3 average pool (stride `stride`, padding 1, padding not counted), with
+    channels zero-padded at the end to `out_channels`. `block` is the index of the space's block that the layer belongs to, or None (stem,
+    head).
     """
 
     name: str
@@ -96,3 +100,17 @@ class NetworkSpec:
     def num_outputs(self) -> int:
         """Width of the network's output."""
         return self.classifier[-1].out_features
+
+
+def spec_json(spec: NetworkSpec) -> str:
+    """Canonical JSON of a specification, names included: equal specifications give equal text."""
+    return json.dumps(spec, default=_fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def spec_digest(spec: NetworkSpec) -> str:
+    """Sha256 (hex) of `spec_json`."""
+    return hashlib.sha256(spec_json(spec).encode()).hexdigest()
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    return {"kind": type(part).__name__, **vars(part)}
