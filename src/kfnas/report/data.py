@@ -1,0 +1,126 @@
+"""What a report is made of: plain values, gathered by the caller; nothing here opens a store or reads the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Choice = str | int | float | bool
+
+
+class Sample(Protocol):
+    """One row of the history, such as `kfnas.tracking.SearchRow`. `accuracy` is a fraction; None stands for what was not measured."""
+
+    @property
+    def round(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def accuracy(self) -> float | None: ...
+    @property
+    def cost(self) -> float | None: ...
+    @property
+    def reward(self) -> float | None: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def device_seconds(self) -> float: ...
+    @property
+    def epochs(self) -> float: ...
+    @property
+    def activated(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data set in one line; sizes are numbers of images."""
+
+    name: str = ""
+    num_train: int | None = None
+    num_val: int | None = None
+    num_test: int | None = None
+    shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An architecture to draw: `choices` as `Space.choices_of` gives them, by `block/decision`."""
+
+    title: str
+    architecture: str
+    choices: Mapping[str, Choice]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A network trained from scratch with the final recipe.
+
+    `kind` is `searched | reference | random`; `cost` is in the unit of `ReportData.cost`; `top1` and `top5` are fractions of the test set. None stands
+    for what is not known, or not known yet. `note` says how it was made, such as the width that the reference was scaled by.
+    """
+
+    name: str
+    kind: str
+    architecture: str
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    mult_adds: int | None = None
+    params: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+    latency_ms: float | None = None
+    cost: float | None = None
+    status: str = "ok"
+    reason: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One search, as far as it has come.
+
+    `samples` are in the order of the history; `pareto` lists the ids of those on the front; `best` are the networks to draw while there is no finalist.
+    `cost` is `latency_ms | mult_adds | params` and `target` its budget. `rounds` is how many are planned. `device` says how latency was taken.
+    """
+
+    name: str
+    state: str = "running"
+    agent: str = ""
+    seed: int | None = None
+    reward: str = ""
+    data: DataSummary = DataSummary()
+    metric: str = "top1"
+    cost: str = "latency_ms"
+    target: float | None = None
+    rounds: int | None = None
+    samples: Sequence[Sample] = ()
+    pareto: Sequence[str] = ()
+    finals: Sequence[Finalist] = ()
+    best: Sequence[Drawing] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    config_digest: str = ""
+    code_version: str = ""
+    device: Mapping[str, Any] = field(default_factory=dict)
+    generated_at: str = ""
+
+    @property
+    def num_activated(self) -> int:
+        """Children really trained, failed ones included: the unit of search cost."""
+        return sum(sample.activated for sample in self.samples)
+
+    @property
+    def num_epochs(self) -> float:
+        """Epochs of proxy training of all children."""
+        return sum(sample.epochs for sample in self.samples if sample.activated)
+
+    @property
+    def device_hours(self) -> float:
+        """Hours that children were in training, all devices together."""
+        return sum(sample.device_seconds for sample in self.samples if sample.activated) / 3600
