@@ -1,0 +1,92 @@
+"""Where a step meets the machinery that runs it.
+
+A pipeline task that fails is reported by its runner without its cause. So each component calls its step inside `boundary`, which writes the cause as one
+line of JSON to stderr; whoever has the task's log (the local driver, or `kubectl logs` and a person) finds it there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kfnas import errors
+from kfnas.errors import KfnasError
+
+MARKER = "kfnas-failure: "
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class StepFailed(KfnasError):
+    """A step ended in a way that nobody foresaw; the run's log holds the traceback."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step failed.
+
+    `error` is the exception's class name; `expected` says that it is one of kfnas.errors, so that its message is written for the user.
+    """
+
+    step: str
+    error: str
+    message: str
+    expected: bool
+
+    def line(self) -> str:
+        """The failure as it stands in a log."""
+        return MARKER + json.dumps(asdict(self), sort_keys=True)
+
+    def as_error(self, log: Path | None = None) -> KfnasError:
+        """The failure as the exception that the step raised; an unforeseen one as StepFailed, which names the log."""
+        kind = getattr(errors, self.error, None)
+        if self.expected and isinstance(kind, type) and issubclass(kind, KfnasError):
+            return kind(self.message)
+        where = f"; its traceback is in {log}" if log is not None else ""
+        return StepFailed(f"step {self.step} failed unexpectedly: {self.error}: {self.message}{where}")
+
+
+@contextmanager
+def boundary(step: str) -> Iterator[None]:
+    """Run a step as a pipeline task: its log goes to stderr, and so does the cause of its failure, as one line that `failures_in` finds."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    try:
+        yield
+    except KfnasError as error:
+        expected = getattr(errors, type(error).__name__, None) is type(error)
+        _report(Failure(step, type(error).__name__, str(error), expected))
+        raise
+    except Exception as error:
+        _report(Failure(step, type(error).__name__, str(error) or "(no message)", expected=False))
+        raise
+
+
+def failures_in(lines: Iterable[str]) -> list[Failure]:
+    """Failures that a log tells of, in order, each once. Lines may be indented; what is cut short is skipped."""
+    found: dict[Failure, None] = {}
+    for line in lines:
+        _, marker, text = line.partition(MARKER)
+        if not marker:
+            continue
+        try:
+            found[Failure(**json.loads(text))] = None
+        except (ValueError, TypeError):
+            continue
+    return list(found)
+
+
+def numbers_of(path: Path) -> dict[str, float]:
+    """Finite numbers of a JSON artifact, at its top level and under its key `metrics`: what a pipeline's dashboard shows beside a task."""
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    flat = {**value, **value.get("metrics", {})}
+    return {name: float(number) for name, number in flat.items() if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)}
+
+
+def _report(failure: Failure) -> None:
+    sys.stderr.write(f"\n{failure.line()}\n")
+    sys.stderr.flush()

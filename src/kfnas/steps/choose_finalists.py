@@ -1,0 +1,163 @@
+"""Step: which networks are trained from scratch: the best that the search found, and what they are compared with."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kfnas.config import digest_of
+from kfnas.errors import BudgetError
+from kfnas.steps.context import DataPointer, Run, architecture_text, open_run, read_data, read_pointer, write_json
+from kfnas.steps.costs import CostMeter, Costs
+
+logger = logging.getLogger(__name__)
+NEAR_TARGET = 0.1
+NUM_RANDOM_DRAWS = 500
+NUM_WIDTHS = 8
+
+
+def choose_finalists(config: str, data: Path, state: Path, plan: Path) -> list[str]:
+    """Write the finalists to `plan` and return one JSON text for each.
+
+    They are the `top_k` by reward near the target (|cost / T - 1| <= 0.1, or below T with the hard reward), the space's own reference network scaled by width
+    to the same budget, and a random architecture within budget. Latencies are taken here, before anything trains again. A choice once made is kept.
+
+    Raises:
+        BudgetError: the search found no architecture within the budget.
+        StaleFence: a later run has taken the search over.
+    """
+    run = open_run(config)
+    pointer, prepared = read_pointer(state), read_data(data)
+    run.require_current(pointer)
+    run.renew(pointer)
+    chosen = run.searches.record("final", "plan")
+    if chosen is None:
+        run.searches.put_record("final", "plan", {"finalists": _choose(run, run.load_search(pointer), prepared)})
+        chosen = run.searches.record("final", "plan") or {"finalists": []}
+    finalists = [{**finalist, "pointer": pointer.model_dump(mode="json")} for finalist in chosen["finalists"]]
+    write_json(plan, {"finalists": finalists})
+    return [json.dumps(finalist) for finalist in finalists]
+
+
+def near_target(rows: pd.DataFrame, target: float | None, kind: str) -> pd.DataFrame:
+    """Those of the activated rows that may be chosen: near the target, or below it with the hard reward."""
+    if target is None:
+        return rows
+    share = rows["cost"] / target
+    near = (share - 1).abs() <= NEAR_TARGET
+    return rows[(share <= 1) if kind == "hard" else near]
+
+
+def _choose(run: Run, search: Any, data: DataPointer) -> list[dict[str, Any]]:
+    meter = CostMeter(run)
+    reward = run.config.search.reward
+    history = search.history
+    rows = history[(history["status"] == "ok") & history["accuracy"].notna() & ~history["source"].isin(("trusted", "cached"))]
+    fit = near_target(rows, reward.target, reward.kind)
+    if fit.empty:
+        found = f"; the nearest has {rows.loc[(rows['cost'] - reward.target).abs().idxmin(), 'cost']:.4g}" if len(rows) and reward.target else ""
+        raise BudgetError(
+            f"no trained architecture is near the target {reward.target} of {run.config.cost}{found}: "
+            "search for more rounds, or set a target that the space reaches"
+        )
+    best = fit.sort_values("reward", ascending=False, kind="stable").drop_duplicates("architecture").head(run.config.top_k)
+    width = run.config.space.width
+    finalists = []
+    for rank, (_, row) in enumerate(best.iterrows(), start=1):
+        tokens = [int(token) for token in row["tokens"]]
+        finalists.append(_finalist(run, meter, data, f"searched-{rank}", "searched", tokens, width, proxy_accuracy=float(row["accuracy"])))
+    if run.space.reference is not None:
+        tokens = list(run.space.reference.tokens)
+        finalists.append(_finalist(run, meter, data, "reference", "reference", tokens, _reference_width(run, meter, tokens, data)))
+    drawn = _random_within_budget(run, meter, data)
+    if drawn is not None:
+        finalists.append(_finalist(run, meter, data, "random", "random", drawn, width))
+    return finalists
+
+
+def _finalist(
+    run: Run, meter: CostMeter, data: DataPointer, name: str, kind: str, tokens: list[int], width: float, proxy_accuracy: float | None = None
+) -> dict[str, Any]:
+    from kfnas.train import TRAINING_CODE_VERSION
+
+    costs = meter.costs(run.network(tokens, data, width=width), latency=True)
+    key = digest_of(
+        {
+            "space": run.space.digest,
+            "tokens": tokens,
+            "arguments": run.arguments(data, width=width).model_dump(mode="json"),
+            "task": run.config.task,
+            "recipe": run.config.retrain.model_dump(mode="json"),
+            "data": data.digest,
+            "seed": run.config.seed,
+            "training_code": TRAINING_CODE_VERSION,
+        }
+    )
+    return {
+        "name": name,
+        "kind": kind,
+        "tokens": tokens,
+        "architecture": architecture_text(run.space, tokens),
+        "width": width,
+        "key": key,
+        "seed": run.config.seed,
+        "proxy_accuracy": proxy_accuracy,
+        **_cost_columns(run, costs),
+    }
+
+
+def _cost_columns(run: Run, costs: Costs) -> dict[str, Any]:
+    target, cost = run.config.search.reward.target, costs.of(run.config.cost)
+    return {
+        "mult_adds": costs.mult_adds,
+        "params": costs.params,
+        "latency_ms": costs.latency.latency_ms if costs.latency is not None else None,
+        "cost": cost,
+        "cost_over_target": cost / target if cost is not None and target else None,
+    }
+
+
+def _reference_width(run: Run, meter: CostMeter, tokens: list[int], data: DataPointer) -> float:
+    """The widest multiplier at which the hand-made network keeps to the budget, by bisection; the search's own width without a budget."""
+    target = run.config.search.reward.target
+    own = run.config.space.width
+    if target is None:
+        return own
+
+    def within(width: float) -> bool:
+        costs = meter.costs(run.network(tokens, data, width=width), latency=run.config.cost == "latency_ms")
+        cost = costs.of(run.config.cost)
+        return cost is not None and cost <= target
+
+    low, high = own, own
+    while not within(low) and low > own / 16:
+        low /= 2
+    while within(high) and high < min(16.0, own * 16):
+        high = min(16.0, high * 2)
+    for _ in range(NUM_WIDTHS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return round(low, 4)
+
+
+def _random_within_budget(run: Run, meter: CostMeter, data: DataPointer) -> list[int] | None:
+    """The first random architecture whose cost is between half the target and the target; failing that, the first below it."""
+    generator = np.random.default_rng([run.config.seed, 0x7A2D03])
+    target = run.config.search.reward.target
+    below: list[int] | None = None
+    measured = run.config.cost == "latency_ms"
+    for _ in range(NUM_RANDOM_DRAWS // 10 if measured else NUM_RANDOM_DRAWS):
+        tokens = list(run.space.canonical(run.space.random(generator)).tokens)
+        if target is None:
+            return tokens
+        cost = meter.costs(run.network(tokens, data), latency=measured).of(run.config.cost)
+        if cost is not None and cost <= target:
+            if cost >= target / 2:
+                return tokens
+            below = below or tokens
+    return below

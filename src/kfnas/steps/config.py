@@ -1,0 +1,155 @@
+"""The configuration of a whole run, composed of each package's own, and where it comes from: YAML, overrides, defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, JsonValue, model_validator
+
+from kfnas.config import Config, canonical_json, digest_of, load_yaml, parse
+from kfnas.controller import SearchConfig
+from kfnas.errors import ConfigError
+from kfnas.measure import LatencyConfig
+from kfnas.plugins import TASKS, resolve
+from kfnas.train import ProxyConfig, RetrainConfig
+
+Cost = Literal["latency_ms", "mult_adds", "params"]
+LOCATION_FIELDS = ("store", "tracking", "execution")
+
+
+class SpaceConfig(Config):
+    """Which space, and what its builder is given beside the architecture (resolution, channels and outputs come from the data)."""
+
+    name: str = Field("mnas_small", description="a name of the entry-point group kfnas.spaces")
+    width: float = Field(0.25, gt=0, le=16, description="width multiplier of every network of the search")
+
+
+class DeviceConfig(Config):
+    """Where latency is taken."""
+
+    name: str = Field("local", description="a name of the entry-point group kfnas.devices")
+    replay: str | None = Field(None, description="a file that `kfnas records export` wrote: latencies come from it alone, and nothing is measured")
+
+
+class TrackingConfig(Config):
+    """Where runs, metrics and models are tracked. Without `uri`, MLFLOW_TRACKING_URI; without that, sqlite beside a local store."""
+
+    enabled: bool = True
+    uri: str | None = Field(None, description="tracking server or database, without credentials: these belong in the environment")
+    experiment: str = Field("kfnas", min_length=1)
+
+
+class ExecutionConfig(Config):
+    """How the work is cut up; it changes no result, and may differ between a run and its resumption."""
+
+    shards: int = Field(2, ge=1, le=256, description="training tasks a round; on kfp.local two run at a time")
+    workers: int = Field(1, ge=1, le=64, description="processes that train children within one task")
+    rounds_per_run: int = Field(3, ge=1, le=20, description="rounds unrolled in one pipeline run")
+    lease_seconds: float = Field(120.0, ge=5, description="a run that has not renewed its hold on the search for so long counts as dead")
+
+
+class RunConfig(Config):
+    """One search: data, space, target, budget and recipe. `kfnas config schema` prints it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="the search's id: its folder in the store, its parent run and its registered model")
+    seed: int = Field(0, ge=0, lt=2**31)
+    task: dict[str, JsonValue] = Field({"name": "classification"}, description="`name` of a task, and that task's own configuration")
+    space: SpaceConfig = SpaceConfig()
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    rounds: int = Field(10, ge=1, le=100_000, description="batches of the search")
+    cost: Cost = Field("latency_ms", description="what reward.target limits")
+    skip_over: float = Field(1.5, ge=1, description="with the hard reward, a child costlier than this times the target is not trained at all")
+    proxy: ProxyConfig = Field(default_factory=lambda: ProxyConfig(epochs=1))
+    retrain: RetrainConfig = Field(default_factory=lambda: RetrainConfig(epochs=20))
+    top_k: int = Field(3, ge=1, le=50, description="architectures trained from scratch at the end")
+    device: DeviceConfig = DeviceConfig()
+    latency: LatencyConfig = Field(default_factory=LatencyConfig)
+    store: str = Field("runs", description="folder, or s3://bucket/prefix (endpoint and credentials from the environment)")
+    tracking: TrackingConfig = TrackingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _named_task(self) -> RunConfig:
+        if not isinstance(self.task.get("name"), str):
+            raise ValueError("task: needs `name`, such as classification")
+        return self
+
+    @property
+    def text(self) -> str:
+        """Canonical JSON: what steps are given."""
+        return canonical_json(self)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what determines the result: all but where state is kept, where it is tracked and how work is cut up."""
+        return digest_of(self.model_dump(mode="json", exclude=set(LOCATION_FIELDS)))
+
+
+def run_config(text: str) -> RunConfig:
+    """The configuration that a step was given as canonical JSON."""
+    return parse(RunConfig, yaml.safe_load(text))
+
+
+def load_run_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a YAML configuration, apply `key.path=value` overrides (values are YAML), and check everything that can be checked without data.
+
+    A relative `store` is taken from the current folder.
+
+    Raises:
+        ConfigError: one line a wrong field.
+    """
+    value = load_yaml(path)
+    for override in overrides:
+        _override(value, override)
+    return complete(parse(RunConfig, value, source=str(path)), source=str(path))
+
+
+def complete(config: RunConfig, *, source: str = "configuration") -> RunConfig:
+    """Fill in the task's own defaults and make a local store's path absolute.
+
+    Raises:
+        ConfigError: the task refuses its configuration.
+        PluginError: the task is not installed.
+    """
+    _, settings = task_of(config, source=source)
+    store = config.store if "://" in config.store else str(Path(config.store).expanduser().resolve())
+    return config.model_copy(update={"task": {"name": config.task["name"], **settings.model_dump(mode="json")}, "store": store})
+
+
+def task_of(config: RunConfig, *, source: str = "configuration") -> tuple[Any, Config]:
+    """The task (kfnas.train.Task) and its own configuration."""
+    task = resolve(TASKS, str(config.task["name"]))()
+    arguments = {key: value for key, value in config.task.items() if key != "name"}
+    return task, parse(task.config_type, arguments, source=f"{source}: task")
+
+
+def trial_of(config: RunConfig) -> RunConfig:
+    """The same run with one random architecture: the first check of a new data set, through every stage."""
+    search = config.search.model_copy(update={"agent": "random", "batch_size": 1})
+    update = {
+        "name": f"{config.name[:49]}-try-{config.digest[:8]}",
+        "search": search,
+        "rounds": 1,
+        "top_k": 1,
+        "retrain": config.retrain.model_copy(update={"epochs": 1}),
+        "execution": config.execution.model_copy(update={"shards": 1, "rounds_per_run": 1}),
+    }
+    return parse(RunConfig, config.model_copy(update=update).model_dump(mode="json"))
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not re.fullmatch(r"[\w.]+", path):
+        raise ConfigError(f"--set {override}: not of the form key.path=value; write for instance --set search.batch_size=8")
+    *parents, last = path.split(".")
+    for part in parents:
+        value = value.setdefault(part, {})
+        if not isinstance(value, dict):
+            raise ConfigError(f"--set {override}: {part} is not a group of fields; give its value as a whole")
+    try:
+        value[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not YAML; quote it") from None

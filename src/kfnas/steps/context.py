@@ -1,0 +1,148 @@
+"""What every step of a run shares: the opened store, the search's snapshots, its space and networks.
+
+Only steps open stores and trackers and read environment variables and the clock; this is where they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfnas.config import Config, canonical_json, parse
+from kfnas.errors import NotFound, StaleFence
+from kfnas.space import Architecture, NetworkArguments, NetworkSpec, Space, load_space
+from kfnas.steps.config import RunConfig, run_config, task_of
+from kfnas.storage import BlobStore, Pointer, SearchStore, open_store
+
+if TYPE_CHECKING:
+    from kfnas.controller import Search
+
+DATA_PREFIX = "data"
+CODE_VERSION_VARIABLE = "KFNAS_CODE_VERSION"
+
+
+class DataPointer(Config):
+    """Prepared data in the store: `digest` of the content, `snapshot` of the files, and the task's `meta`."""
+
+    digest: str
+    snapshot: str
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration with its store opened."""
+
+    config: RunConfig
+    store: BlobStore
+
+    @cached_property
+    def searches(self) -> SearchStore:
+        """Snapshots, ledger and records of this run's search."""
+        return SearchStore(self.store, self.config.name)
+
+    @cached_property
+    def space(self) -> Space:
+        """The space of the search."""
+        return load_space(self.config.space.name)
+
+    def arguments(self, data: DataPointer, *, width: float | None = None) -> NetworkArguments:
+        """What the network builder is given for this data set. `width` None: the search's own."""
+        task, _ = task_of(self.config)
+        inputs = task.network_inputs(data.meta)
+        return NetworkArguments(
+            width=self.config.space.width if width is None else width,
+            resolution=inputs.resolution,
+            in_channels=inputs.in_channels,
+            num_outputs=inputs.num_outputs,
+        )
+
+    def network(self, tokens: tuple[int, ...] | list[int], data: DataPointer, *, width: float | None = None) -> NetworkSpec:
+        """The network that an architecture stands for on this data set."""
+        return self.space.network(self.space.architecture(tuple(tokens)), self.arguments(data, width=width))
+
+    def load_search(self, pointer: Pointer) -> Search:
+        """The search as a snapshot holds it."""
+        from kfnas.controller import Search
+
+        with tempfile.TemporaryDirectory(prefix="kfnas-state-") as folder:
+            self.searches.read_state(pointer, Path(folder))
+            return Search.load(Path(folder), space=self.space)
+
+    def commit_search(self, previous: Pointer, search: Search) -> Pointer:
+        """Write a snapshot and move the search's head to it.
+
+        Raises:
+            StaleFence: a later run has taken the search over.
+        """
+        with tempfile.TemporaryDirectory(prefix="kfnas-state-") as folder:
+            search.save(Path(folder))
+            return self.searches.commit(previous, Path(folder), round=search.round)
+
+    def require_current(self, pointer: Pointer) -> None:
+        """Stop a step whose run has been superseded.
+
+        Raises:
+            StaleFence: a later run has taken the search over.
+        """
+        head = self.searches.head()
+        if head is None:
+            raise NotFound(f"search {pointer.search_id!r} is no longer in {self.store.uri}; it was deleted while a run used it: start it again")
+        if head.fence != pointer.fence:
+            raise StaleFence(f"search {pointer.search_id!r} was taken over by a later run (fence {head.fence}, this step has {pointer.fence}); this step stops")
+
+    def renew(self, pointer: Pointer) -> None:
+        """Say that the run is alive. On a cluster no driver does."""
+        head = self.searches.head()
+        if head is not None and head.fence == pointer.fence and head.owner is not None and head.owner.pid is None:
+            self.searches.renew(head.owner.run_id, now=time.time(), lease_seconds=self.config.execution.lease_seconds)
+
+
+def open_run(config: str) -> Run:
+    """Open the store that a configuration names.
+
+    Raises:
+        ConfigError, StoreUnavailable, AccessDenied, UnsupportedStore
+    """
+    parsed = run_config(config)
+    return Run(parsed, open_store(parsed.store))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON artifact."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON artifact, canonically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(canonical_json(value), encoding="utf-8")
+
+
+def read_pointer(path: Path) -> Pointer:
+    """Read a state artifact."""
+    return parse(Pointer, read_json(path), source=str(path))
+
+
+def read_data(path: Path) -> DataPointer:
+    """Read a data artifact."""
+    return parse(DataPointer, read_json(path), source=str(path))
+
+
+def code_version() -> str:
+    """Version of kfnas that runs: the package's, or what the image was built from."""
+    from kfnas import __version__
+
+    return os.environ.get(CODE_VERSION_VARIABLE) or __version__
+
+
+def architecture_text(space: Space, tokens: tuple[int, ...] | list[int]) -> str:
+    """An architecture as people and logs see it."""
+    return str(Architecture(space.name, tuple(tokens)))

@@ -1,0 +1,55 @@
+"""Step: create the search, or take up an earlier run of it, and claim it for this run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from kfnas.config import parse
+from kfnas.errors import DataError
+from kfnas.steps.context import Run, open_run, read_data, write_json
+from kfnas.storage import Owner
+
+
+def init_search(config: str, data: Path, run_id: str, state: Path) -> None:
+    """Write to `state` a pointer to the search's newest snapshot, under a fence that only this run has.
+
+    `run_id` is unique to the run and the same in each of its retries: an `Owner` as JSON (a local driver), or any text (a cluster's run id).
+
+    Raises:
+        SearchBusy: another live run holds the search.
+        ConfigMismatch: the search was started with another configuration.
+        DataError: the data set is not the one that the search was started on.
+    """
+    run = open_run(config)
+    pointer = read_data(data)
+
+    def initial(folder: Path) -> None:
+        from kfnas.controller import Search
+
+        Search(run.space, _with_horizon(run), seed=run.config.seed).save(folder)
+
+    claimed = run.searches.claim(
+        owner_of(run_id), run.config.digest, initial, now=time.time(), lease_seconds=run.config.execution.lease_seconds, config=run.config.text
+    )
+    run.searches.put_record("data", "pointer", pointer.model_dump(mode="json"))
+    recorded = run.searches.record("data", "pointer")
+    if recorded is not None and recorded["digest"] != pointer.digest:
+        raise DataError(
+            f"search {run.config.name!r} was started on data {recorded['digest'][:12]}, but the data set is now {pointer.digest[:12]}; "
+            "restore the data, or start a search of another name"
+        )
+    write_json(state, claimed)
+
+
+def owner_of(run_id: str) -> Owner:
+    """The run that holds the search: an `Owner` as JSON, from a local driver, or a cluster's run id."""
+    if run_id.startswith("{"):
+        return parse(Owner, json.loads(run_id), source="run_id")
+    return Owner.of_run(run_id)
+
+
+def _with_horizon(run: Run):  # type: ignore[no-untyped-def]
+    search = run.config.search
+    return search if search.horizon is not None else search.model_copy(update={"horizon": run.config.rounds * search.batch_size})

@@ -1,0 +1,26 @@
+"""Latency records in and out of a store: what one machine measured, another can replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kfnas.config import parse
+from kfnas.measure import LatencyRecord, export_records, load_records
+from kfnas.steps.context import open_run
+
+KIND = "latency"
+
+
+def export_latencies(config: str, path: Path) -> int:
+    """Write every latency record of the run's store to `path`, as JSON lines; their number."""
+    run = open_run(config)
+    found = {key: run.searches.record(KIND, key) for key in run.searches.records(KIND)}
+    records = [parse(LatencyRecord, value, source=f"latency record {key}") for key, value in found.items() if value is not None]
+    Path(path).write_bytes(export_records(records))
+    return len(records)
+
+
+def import_latencies(config: str, path: Path) -> int:
+    """Put the records of a file into the run's store; the number of those that it lacked. A record that is there already stays as it is."""
+    run = open_run(config)
+    return sum(run.searches.put_record(KIND, record.key, record.model_dump(mode="json")) for record in load_records(Path(path).read_bytes()))

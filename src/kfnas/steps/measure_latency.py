@@ -1,0 +1,105 @@
+"""Step: what each candidate costs, before anything is trained, and who trains it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfnas.config import digest_of
+from kfnas.errors import BudgetError
+from kfnas.measure import require_measured
+from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_json, read_pointer, write_json
+from kfnas.steps.costs import CostMeter, Costs
+
+logger = logging.getLogger(__name__)
+NUM_PROBED = 500
+
+
+def measure_latency(config: str, data: Path, state: Path, batch: Path, plan: Path) -> list[str]:
+    """Write to `plan` each candidate's cost, ledger key and fate; return one JSON text a training shard, and never none.
+
+    A candidate far over a hard budget is `infeasible`: it is not trained at all. One whose latency stays unstable is `unmeasured`.
+
+    Raises:
+        MeasurementError: more than a quarter of the batch could not be measured.
+        BudgetError: no candidate of the first batch is within a hard budget, nor is the cheapest of many random architectures.
+    """
+    run = open_run(config)
+    pointer, prepared = read_pointer(state), read_data(data)
+    run.renew(pointer)
+    meter = CostMeter(run)
+    opened = read_json(batch)
+    by_latency = run.config.cost == "latency_ms"
+    costs = [meter.costs(run.network(candidate["tokens"], prepared), latency=by_latency) for candidate in opened["candidates"]]
+    require_measured([measured.latency for measured in costs if measured.latency is not None])
+    rows = [_row(run, candidate, measured, prepared) for candidate, measured in zip(opened["candidates"], costs, strict=True)]
+    if opened["round"] == 0:
+        _require_reachable(run, meter, rows, prepared)
+    training = [row["id"] for row in rows if row["fate"] == "train"]
+    num_shards = max(1, min(run.config.execution.shards, len(training)))
+    shards = [json.dumps({"shard": shard, "ids": training[shard::num_shards]}) for shard in range(num_shards)]
+    write_json(plan, {"pointer": pointer.model_dump(mode="json"), "round": opened["round"], "rows": rows})
+    return shards
+
+
+def child_key(run: Run, tokens: list[int], seed: int, data: DataPointer) -> str:
+    """Ledger key of a child: everything that its weights depend on.
+
+    Recipe, initialisation and versions are part of it; shard, order and machine are not.
+    """
+    from kfnas.train import TRAINING_CODE_VERSION
+
+    return digest_of(
+        {
+            "space": run.space.digest,
+            "tokens": tokens,
+            "arguments": run.arguments(data).model_dump(mode="json"),
+            "task": run.config.task,
+            "recipe": run.config.proxy.model_dump(mode="json"),
+            "data": data.digest,
+            "initialisation": "random",
+            "seed": seed,
+            "training_code": TRAINING_CODE_VERSION,
+        }
+    )
+
+
+def _row(run: Run, candidate: dict[str, Any], costs: Costs, data: DataPointer) -> dict[str, Any]:
+    cost = costs.of(run.config.cost)
+    row = {
+        **candidate,
+        "key": child_key(run, candidate["tokens"], candidate["seed"], data),
+        "cost": cost,
+        "mult_adds": costs.mult_adds,
+        "params": costs.params,
+        "code_version": code_version(),
+        "fate": "train",
+        "reason": None,
+    }
+    target = run.config.search.reward.target
+    if cost is None:
+        row |= {"fate": "unmeasured", "reason": costs.latency.reason if costs.latency else "no latency was taken"}
+    elif target is not None and run.config.search.reward.kind == "hard" and cost > run.config.skip_over * target:
+        row |= {"fate": "infeasible", "reason": f"{run.config.cost} {cost:.4g} is over {run.config.skip_over:g} x the target {target:g}"}
+    return row
+
+
+def _require_reachable(run: Run, meter: CostMeter, rows: list[dict[str, Any]], data: DataPointer) -> None:
+    """Refuse a budget that nothing meets, at the first batch and not after hours."""
+    reward = run.config.search.reward
+    if reward.target is None or reward.kind != "hard" or any(row["cost"] is not None and row["cost"] <= reward.target for row in rows):
+        return
+    generator = np.random.default_rng([run.config.seed, 0xB0D6E7])
+    specs = [run.network(run.space.random(generator).tokens, data) for _ in range(NUM_PROBED)]
+    by_counting = "params" if run.config.cost == "params" else "mult_adds"
+    cheapest = min((meter.costs(spec, latency=False).of(by_counting), index) for index, spec in enumerate(specs))[1]
+    cost = meter.costs(specs[cheapest], latency=run.config.cost == "latency_ms").of(run.config.cost)
+    if cost is not None and cost > reward.target:
+        raise BudgetError(
+            f"search.reward.target: no architecture meets {run.config.cost} {reward.target:g}; the cheapest of {NUM_PROBED} random ones has {cost:.4g}: "
+            "raise the target, or lower space.width or the resolution"
+        )

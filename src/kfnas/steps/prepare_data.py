@@ -1,0 +1,42 @@
+"""Step: read a data set, check it, split it, and put it into the store under its digest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from kfnas.steps.config import task_of
+from kfnas.steps.context import DATA_PREFIX, DataPointer, Run, open_run, write_json
+from kfnas.storage import put_directory
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_data(config: str, data: Path) -> None:
+    """Write to `data` a pointer to the prepared data set; a search that has prepared its data once goes on with the same.
+
+    Raises:
+        DataError: the data set is missing, unreadable or unfit for the task.
+    """
+    run = open_run(config)
+    known = run.searches.record("data", "pointer")
+    write_json(data, known if known is not None else prepare(run))
+
+
+def prepare(run: Run) -> DataPointer:
+    """Read, split and store the data set that the run names."""
+    task, settings = task_of(run.config)
+    prepared = task.prepare(settings, seed=run.config.seed, cache_dir=_cache_dir())
+    with tempfile.TemporaryDirectory(prefix="kfnas-data-") as folder:
+        digest = prepared.to_files(Path(folder))
+        snapshot = put_directory(run.store, DATA_PREFIX, Path(folder))
+    logger.info("data %s: %s", digest[:12], ", ".join(f"{name} {len(split)}" for name, split in prepared.splits.items()))
+    return DataPointer(digest=digest, snapshot=snapshot, meta=dict(prepared.meta))
+
+
+def _cache_dir() -> Path | None:
+    """Where downloads are kept: $XDG_CACHE_HOME/kfnas; None is the task's own default."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return Path(home) / "kfnas" if home else None

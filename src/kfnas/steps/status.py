@@ -1,0 +1,129 @@
+"""Where a search stands, read from its store alone: no torch, no tracking server."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from kfnas.errors import NotFound
+from kfnas.steps.context import open_run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands.
+
+    `best_accuracy` and `best_cost` are of the most accurate child within the target (any child, without a target).
+    """
+
+    exists: bool
+    rounds_done: int
+    rounds_total: int
+    children_done: int
+    children_failed: int
+    finalists_done: int
+    finalists_total: int
+    best_accuracy: float | None
+    best_cost: float | None
+    exhausted: bool
+    finished: bool
+    held_by: str | None
+    fence: int | None = None
+
+    @property
+    def searching_done(self) -> bool:
+        """No further round will be opened."""
+        return self.exhausted or self.rounds_done >= self.rounds_total
+
+
+class ProgressReader:
+    """Polls a search's store; records are read once."""
+
+    def __init__(self, config: str) -> None:
+        self._run = open_run(config)
+        self._children: dict[str, dict[str, Any]] = {}
+
+    def poll(self) -> Progress:
+        """Where the search stands now."""
+        searches, config = self._run.searches, self._run.config
+        head = searches.head()
+        if head is None:
+            return Progress(False, 0, config.rounds, 0, 0, 0, 0, None, None, False, False, None)
+        for key in searches.children():
+            if key not in self._children:
+                record = searches.child(key)
+                if record is not None:
+                    self._children[key] = record
+        done = [child for child in self._children.values() if child["status"] == "ok"]
+        target = config.search.reward.target
+        within = [child for child in done if target is None or (child["cost"] is not None and child["cost"] <= target)]
+        best = max(within, key=lambda child: child["accuracy"], default=None)
+        plan = searches.record("final", "plan")
+        finalists = plan["finalists"] if plan is not None else []
+        live = head.owner is not None and head.lease_expires > time.time()
+        return Progress(
+            exists=True,
+            rounds_done=head.round,
+            rounds_total=config.rounds,
+            children_done=len(self._children),
+            children_failed=len(self._children) - len(done),
+            finalists_done=sum(searches.record("exported", finalist["key"]) is not None for finalist in finalists),
+            finalists_total=len(finalists),
+            best_accuracy=best["accuracy"] if best else None,
+            best_cost=best["cost"] if best else None,
+            exhausted=searches.record("search", "exhausted") is not None,
+            finished=searches.record("final", "summary") is not None,
+            held_by=f"{head.owner.host} (pid {head.owner.pid})" if live and head.owner is not None else None,
+            fence=head.fence,
+        )
+
+
+def progress(config: str) -> Progress:
+    """Where the search that a configuration names stands."""
+    return ProgressReader(config).poll()
+
+
+def renew_lease(config: str, run_id: str) -> None:
+    """Heartbeat of a driver: keep the hold on the search.
+
+    Raises:
+        StaleFence: a later run has taken the search over.
+    """
+    run = open_run(config)
+    if run.searches.head() is not None:
+        run.searches.renew(run_id, now=time.time(), lease_seconds=run.config.execution.lease_seconds)
+
+
+def release_lease(config: str, run_id: str) -> None:
+    """Give the search up, so that the next run need not wait; nothing when there is no such search or another run holds it."""
+    run = open_run(config)
+    if run.searches.head() is not None:
+        run.searches.release(run_id)
+
+
+def describe(config: str) -> str:
+    """Where the search stands, in a few lines for a terminal.
+
+    Raises:
+        NotFound: there is no such search in the store.
+    """
+    run = open_run(config)
+    now = progress(config)
+    if not now.exists:
+        raise NotFound(f"no search {run.config.name!r} in {run.store.uri}; start it with `kfnas run`, or check `name` and `store`")
+    cost = run.config.cost
+    best = "none yet" if now.best_accuracy is None else f"accuracy {now.best_accuracy:.4f}"
+    if now.best_cost is not None:
+        best += f" at {cost} {now.best_cost:.4g}"
+    state = "finished" if now.finished else f"running on {now.held_by}" if now.held_by else "stopped; `kfnas resume` goes on"
+    return "\n".join(
+        [
+            f"search     {run.config.name} in {run.store.uri}",
+            f"state      {state}",
+            f"rounds     {now.rounds_done} of {now.rounds_total}{' (the space is exhausted)' if now.exhausted else ''}",
+            f"children   {now.children_done} trained, {now.children_failed} of them failed",
+            f"best       {best}",
+            f"finalists  {now.finalists_done} of {now.finalists_total or '?'} trained, evaluated and exported",
+        ]
+    )

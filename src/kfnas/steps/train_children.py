@@ -1,0 +1,111 @@
+"""Step: train one shard of a batch, each child once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfnas.config import parse
+from kfnas.steps.config import task_of
+from kfnas.steps.context import DATA_PREFIX, DataPointer, Run, code_version, open_run, read_data, read_json, write_json
+from kfnas.storage import Pointer, get_directory, read_manifest
+
+if TYPE_CHECKING:
+    from kfnas.train import PreparedData
+
+logger = logging.getLogger(__name__)
+
+
+def train_children(config: str, data: Path, plan: Path, shard: str, results: Path) -> None:
+    """Train those of the shard's children that the ledger lacks, and write to `results` what became of all of them.
+
+    Each child is written to the ledger as it ends, so a step that is run again trains what is missing and no more. A child that diverges or runs out of memory
+    is a result with a reason.
+
+    Raises:
+        StaleFence: a later run has taken the search over.
+    """
+    run = open_run(config)
+    prepared = read_data(data)
+    planned = read_json(plan)
+    pointer = parse(Pointer, planned["pointer"], source="plan")
+    wanted = set(json.loads(shard)["ids"])
+    rows = [row for row in planned["rows"] if row["id"] in wanted]
+    missing = [row for row in rows if run.searches.child(row["key"]) is None]
+    logger.info("shard: %d children, %d to train", len(rows), len(missing))
+    run.require_current(pointer)
+    run.renew(pointer)
+    if missing:
+        _train(run, pointer, prepared, missing)
+    write_json(results, {row["id"]: run.searches.child(row["key"]) for row in rows})
+
+
+@contextmanager
+def data_folder(run: Run, data: DataPointer, splits: tuple[str, ...]) -> Iterator[Path]:
+    """A temporary folder with those of the named splits that the prepared data have, hashes checked."""
+    files = set(read_manifest(run.store, DATA_PREFIX, data.snapshot).files)
+    wanted = {"meta.json"} | {f"{split}.safetensors" for split in splits} & files
+    with tempfile.TemporaryDirectory(prefix="kfnas-data-") as folder:
+        get_directory(run.store, DATA_PREFIX, data.snapshot, Path(folder), only=wanted, link=True)
+        yield Path(folder)
+
+
+def load_data(run: Run, data: DataPointer, splits: tuple[str, ...]) -> PreparedData:
+    """The named splits of the prepared data."""
+    from kfnas.train import PreparedData
+
+    with data_folder(run, data, splits) as folder:
+        return PreparedData.from_files(folder, only=splits)
+
+
+def _train(run: Run, pointer: Pointer, data: DataPointer, rows: list[dict[str, Any]]) -> None:
+    import safetensors.torch
+
+    from kfnas.train import CHILD_SPLITS, ChildJob, ChildOutcome, train_shard
+
+    task, _ = task_of(run.config)
+    jobs = [ChildJob(id=row["id"], spec=run.network(row["tokens"], data), seed=row["seed"]) for row in rows]
+    by_id = {row["id"]: row for row in rows}
+
+    def finished(job: ChildJob, outcome: ChildOutcome) -> None:
+        row = by_id[job.id]
+        run.require_current(pointer)
+        record = {
+            "id": row["id"],
+            "tokens": row["tokens"],
+            "seed": row["seed"],
+            "cost": row["cost"],
+            "mult_adds": row["mult_adds"],
+            "params": row["params"],
+            "status": outcome.status,
+            "accuracy": outcome.accuracy,
+            "metrics": dict(outcome.metrics),
+            "reason": outcome.reason,
+            "device_seconds": outcome.device_seconds,
+            "epochs": epochs_of(run, data),
+            "finished_at": time.time(),
+            "provenance": {"code_version": code_version(), "data": data.digest, "config": run.config.digest, "space": run.space.digest, "run": pointer.fence},
+        }
+        weights = safetensors.torch.save(dict(outcome.weights)) if outcome.weights is not None else None
+        run.searches.put_child(row["key"], record, weights)
+        run.renew(pointer)
+        logger.info("child %s finished: %s %s", row["id"], outcome.status, outcome.accuracy if outcome.status == "ok" else outcome.reason)
+
+    for row in rows:
+        logger.info("child %s starts: %s", row["id"], row["key"])
+    with data_folder(run, data, CHILD_SPLITS) as folder:
+        train_shard(jobs, folder, task, run.config.proxy, workers=run.config.execution.workers, on_finished=finished)
+
+
+def epochs_of(run: Run, data: DataPointer) -> float:
+    """Passes over mini-train that a child's recipe asks for."""
+    proxy = run.config.proxy
+    if proxy.epochs is not None:
+        return proxy.epochs
+    return round((proxy.steps or 0) * proxy.batch_size / max(1, data.meta["sizes"]["mini_train"]), 4)
