@@ -1,0 +1,1 @@
+"""Kubeflow components: thin shims over `kfnas.steps`."""

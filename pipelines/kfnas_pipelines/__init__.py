@@ -1,0 +1,1 @@
+"""Kubeflow pipelines, their local driver and the command line."""

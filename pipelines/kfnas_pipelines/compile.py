@@ -1,0 +1,39 @@
+"""Pipelines as IR YAML: what a cluster is given, and what the local driver runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kfp import compiler
+from kfp.dsl import base_component
+
+from kfnas_pipelines.environment import LOCAL, Environment
+from kfnas_pipelines.finish_search import build_finish_search
+from kfnas_pipelines.search_rounds import build_search_rounds
+
+SEARCH_ROUNDS = "search_rounds.yaml"
+FINISH_SEARCH = "finish_search.yaml"
+
+
+def compile_search_rounds(path: Path, num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL) -> Path:
+    """Write `search_rounds` of so many rounds to `path`."""
+    return _compile(build_search_rounds(num_rounds, parallelism, environment), path)
+
+
+def compile_finish_search(path: Path, parallelism: int = 2, environment: Environment = LOCAL) -> Path:
+    """Write `finish_search` to `path`."""
+    return _compile(build_finish_search(parallelism, environment), path)
+
+
+def compile_all(directory: Path, environment: Environment, *, num_rounds: int = 3, parallelism: int = 0) -> list[Path]:
+    """Write every pipeline into `directory`, which is made if need be; return the files."""
+    return [
+        compile_search_rounds(directory / SEARCH_ROUNDS, num_rounds, parallelism, environment),
+        compile_finish_search(directory / FINISH_SEARCH, parallelism, environment),
+    ]
+
+
+def _compile(pipeline: base_component.BaseComponent, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
