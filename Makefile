@@ -22,7 +22,7 @@ setup: $(VENV)/.installed  ## Create .venv with kfnas and every locked dependenc
 
 .PHONY: demo
 demo: setup  ## Search on Fashion-MNIST for about eight minutes, end to end; then open the report it names
-	$(BIN)/kfnas run examples/fashion_mnist.yaml
+	$(BIN)/kfnas run examples/fashion_mnist.yaml --set store=runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: try
 try: setup  ## One random architecture through every stage, in about a minute

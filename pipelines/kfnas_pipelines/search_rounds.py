@@ -10,6 +10,7 @@ from kfp.dsl import base_component
 from kfnas.errors import ConfigError
 from kfnas_components.init_search import init_search
 from kfnas_components.prepare_data import prepare_data
+from kfnas_components.release_search import release_search
 from kfnas_pipelines.environment import LOCAL, Environment
 from kfnas_pipelines.search_round import build_search_round
 
@@ -45,6 +46,8 @@ def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Envi
         claimed = init_search(config=config, run_id=run_id, job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, data=data)
         state = place(claimed, "control").outputs["state"]
         for _ in range(num_rounds):
-            state = search_round(config=config, data=data, state=state).output
+            last = search_round(config=config, data=data, state=state)
+            state = last.output
+        place(release_search(config=config, state=state), "control").after(last)
 
     return search_rounds

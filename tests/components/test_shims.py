@@ -21,6 +21,7 @@ EXPECTED = {
     "measure_latency",
     "prepare_data",
     "register",
+    "release_search",
     "retrain",
     "sample",
     "train_children",

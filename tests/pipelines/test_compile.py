@@ -92,7 +92,7 @@ def test_no_task_is_cached_and_none_relies_on_kfp_retries(name, folder):
 
 def test_a_round_is_at_least_six_tasks_of_their_own(tmp_path):
     labels = set(executors(compile_search_rounds(tmp_path / "one.yaml", 1)))
-    expected = {"prepare-data", "init-search", "sample", "measure-latency", "train-children", "update", "finish-round"}
+    expected = {"prepare-data", "init-search", "sample", "measure-latency", "train-children", "update", "finish-round", "release-search"}
     assert labels == {f"exec-{name}" for name in expected}
 
 

@@ -88,6 +88,8 @@ def test_rounds_hand_on_their_state_and_each_shard_gets_its_own_item(tmp_path, s
         state = f"{update}.next_state"
         expected += [sample, measure, *shards, update, call("finish_round", state)]
         assert calls.index(update) > max(calls.index(shard) for shard in shards)
+    expected.append(call("release_search", state))
+    assert calls[-1] == expected[-1]
     assert sorted(calls) == sorted(expected)
 
 

@@ -53,6 +53,7 @@ def register(config: str, state: Path, summary: Path, page: Path) -> None:
     page.write_bytes(files["report.html"])
     tracked = project(run, search_view(run, search), files)
     registered = tracked and register_models(run, finals, best["name"])
+    run.release(pointer)
     write_json(summary, {**(run.searches.record("final", "summary") or {}), "tracked": tracked, "registered": registered})
 
 

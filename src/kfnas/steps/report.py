@@ -76,12 +76,13 @@ def _data_summary(run: Run) -> DataSummary:
     if pointer is None:
         return DataSummary(name=str(run.config.task.get("source", run.config.task["name"])))
     meta, sizes = pointer["meta"], pointer["meta"].get("sizes", {})
+    inputs = task_of(run.config)[0].network_inputs(meta)
     return DataSummary(
         name=str(run.config.task.get("source", run.config.task["name"])),
         num_train=sizes.get("mini_train"),
         num_val=sizes.get("mini_val"),
         num_test=sizes.get("test"),
-        shape=(meta.get("channels", 0), meta.get("resolution", 0), meta.get("resolution", 0)),
+        shape=(inputs.in_channels, inputs.resolution, inputs.resolution),
         classes=tuple(str(name) for name in meta.get("classes", ())),
         digest=pointer["digest"],
     )
