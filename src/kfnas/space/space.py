@@ -161,6 +161,11 @@ class Space:
         return self._rule is not None
 
     @property
+    def has_canonical(self) -> bool:
+        """Whether some architectures may stand for the same network."""
+        return self._canonical is not None
+
+    @property
     def has_networks(self) -> bool:
         """Whether `network` builds anything."""
         return self._network is not None

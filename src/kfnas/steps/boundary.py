@@ -10,20 +10,16 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kfnas import errors
-from kfnas.errors import KfnasError
+from kfnas.errors import KfnasError, StepFailed
 
 MARKER = "kfnas-failure: "
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-class StepFailed(KfnasError):
-    """A step ended in a way that nobody foresaw; the run's log holds the traceback."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,26 @@ class Failure:
 @contextmanager
 def boundary(step: str) -> Iterator[None]:
     """Run a step as a pipeline task: its log goes to stderr, and so does the cause of its failure, as one line that `failures_in` finds."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    logging.basicConfig(format=LOG_FORMAT, stream=sys.stderr)
+    with _levels({"": logging.WARNING, "kfnas": logging.INFO}), _reported(step):
+        yield
+
+
+@contextmanager
+def _levels(wanted: Mapping[str, int]) -> Iterator[None]:
+    """What is heard of each logger for the length of the block: other libraries tell of their inner life at INFO."""
+    before = {name: logging.getLogger(name).level for name in wanted}
+    for name, level in wanted.items():
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _reported(step: str) -> Iterator[None]:
     try:
         yield
     except KfnasError as error:

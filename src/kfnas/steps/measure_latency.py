@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from kfnas.config import digest_of
 from kfnas.errors import BudgetError
 from kfnas.measure import require_measured
+from kfnas.space import NetworkSpec
 from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_json, read_pointer, write_json
 from kfnas.steps.costs import CostMeter, Costs
 
 logger = logging.getLogger(__name__)
 NUM_PROBED = 500
+PAUSES_SECONDS = (2.0, 5.0, 10.0)
 
 
 def measure_latency(config: str, data: Path, state: Path, batch: Path, plan: Path) -> list[str]:
@@ -34,8 +37,8 @@ def measure_latency(config: str, data: Path, state: Path, batch: Path, plan: Pat
     meter = CostMeter(run)
     opened = read_json(batch)
     by_latency = run.config.cost == "latency_ms"
-    costs = [meter.costs(run.network(candidate["tokens"], prepared), latency=by_latency) for candidate in opened["candidates"]]
-    require_measured([measured.latency for measured in costs if measured.latency is not None])
+    specs = [run.network(candidate["tokens"], prepared) for candidate in opened["candidates"]]
+    costs = _measured_in_the_end(meter, specs) if by_latency else [meter.costs(spec, latency=False) for spec in specs]
     rows = [_row(run, candidate, measured, prepared) for candidate, measured in zip(opened["candidates"], costs, strict=True)]
     if opened["round"] == 0:
         _require_reachable(run, meter, rows, prepared)
@@ -44,6 +47,21 @@ def measure_latency(config: str, data: Path, state: Path, batch: Path, plan: Pat
     shards = [json.dumps({"shard": shard, "ids": training[shard::num_shards]}) for shard in range(num_shards)]
     write_json(plan, {"pointer": pointer.model_dump(mode="json"), "round": opened["round"], "rows": rows})
     return shards
+
+
+def _measured_in_the_end(meter: CostMeter, specs: list[NetworkSpec]) -> list[Costs]:
+    """Costs of all networks; those that could not be timed are tried again after a while, since a device's other load comes and goes."""
+    costs = [meter.costs(spec, latency=True) for spec in specs]
+    for pause in PAUSES_SECONDS:
+        unmeasured = [index for index, measured in enumerate(costs) if measured.of("latency_ms") is None]
+        if not unmeasured:
+            break
+        logger.warning("%d of %d latencies could not be taken; again in %g s", len(unmeasured), len(specs), pause)
+        time.sleep(pause)
+        for index in unmeasured:
+            costs[index] = meter.costs(specs[index], latency=True)
+    require_measured([measured.latency for measured in costs if measured.latency is not None])
+    return costs
 
 
 def child_key(run: Run, tokens: list[int], seed: int, data: DataPointer) -> str:
