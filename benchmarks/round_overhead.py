@@ -2,8 +2,8 @@
 
     python benchmarks/round_overhead.py --rounds 6
 
-Runs a search on scikit-learn's digits whose children train for one optimiser step, and reads from the log when each task began and ended. What remains is what the
-machinery costs: interpreters, imports, reading and writing state, sampling, the policy update, measuring, tracking.
+Runs a search on scikit-learn's digits whose children train for one optimiser step, and reads from the log when each task began and ended. What remains is
+what the machinery costs: interpreters, imports, reading and writing state, sampling, the policy update, measuring, tracking.
 """
 
 from __future__ import annotations
