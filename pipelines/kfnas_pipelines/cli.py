@@ -6,6 +6,7 @@ Exit status: 0 done, 2 the input must change, 1 anything else.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -252,6 +253,48 @@ def show(config: Path, overrides: tuple[str, ...], as_yaml: bool) -> None:
     click.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False).rstrip() if as_yaml else loaded.text)
 
 
+@cli.group("records")
+def records_group() -> None:
+    """Take latencies from one machine to another."""
+
+
+@_command(records_group, "export")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@CONFIG_ARGUMENT
+@SET_OPTION
+def export_records(file: Path, config: Path, overrides: tuple[str, ...]) -> None:
+    """Write every latency of a store to a file.
+
+    A configuration with `device: {replay: FILE}` takes its latencies from that file alone, on any machine, and measures nothing.
+
+    \b
+    Example:
+        kfnas records export phone.jsonl flowers.yaml
+    """
+    from kfnas.steps.latency_records import export_latencies
+
+    click.echo(f"{export_latencies(_load(config, overrides).text, file)} records written to {file}")
+
+
+@_command(records_group, "import")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@CONFIG_ARGUMENT
+@SET_OPTION
+def import_records(file: Path, config: Path, overrides: tuple[str, ...]) -> None:
+    """Put a file's latencies into a store.
+
+    What was measured on an equal device under an equal protocol is not measured again. A record that is there already stays as it is.
+
+    \b
+    Example:
+        kfnas records import phone.jsonl flowers.yaml
+    """
+    from kfnas.steps.latency_records import import_latencies
+
+    loaded = _load(config, overrides)
+    click.echo(f"{import_latencies(loaded.text, file)} records of {file} are new to {loaded.store}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: run a command and return the exit status; an error is one line on stderr for each thing that is wrong."""
     meta: dict[str, Any] = {}
@@ -276,6 +319,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KfnasError as error:
         return _complain(str(error), EXIT_USER if isinstance(error, UserError) else EXIT_OTHER, debug=bool(meta.get("kfnas.debug")))
     except Exception as error:  # noqa: BLE001  (the outermost boundary)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f"{error.filename}: " if error.filename else ""
+            return _complain(f"{where}{error.strerror}; free some room, then go on with `kfnas resume`", EXIT_OTHER, debug=bool(meta.get("kfnas.debug")))
         debug = bool(meta.get("kfnas.debug"))
         advice = "" if debug else "; this is a fault of kfnas or of a plug-in: run again with --debug for the traceback"
         return _complain(f"{type(error).__name__}: {error}{advice}", EXIT_OTHER, debug=debug)

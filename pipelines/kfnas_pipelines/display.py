@@ -119,9 +119,10 @@ def details(progress: Progress, cost: str) -> list[str]:
     """Children and the best of them."""
     failed = f" ({progress.children_failed} failed)" if progress.children_failed else ""
     shown = [f"{progress.children_done} children{failed}"]
-    if progress.best_accuracy is not None:
+    best = progress.best_accuracy if progress.best_metric is None else progress.best_metric
+    if best is not None:
         at = f" at {cost} {progress.best_cost:.4g}" if progress.best_cost is not None else ""
-        shown.append(f"best {progress.best_accuracy:.4f}{at}")
+        shown.append(f"best {best:.4f}{at}")
     return shown
 
 

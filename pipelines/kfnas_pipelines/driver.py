@@ -17,8 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from kfnas.errors import KfnasError, RetryableError, UserError
-from kfnas.steps.boundary import StepFailed
+from kfnas.errors import KfnasError, RetryableError, RunInterrupted, StepFailed, UserError
 from kfnas.steps.config import RunConfig
 from kfnas.steps.status import Progress
 from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds
@@ -31,10 +30,6 @@ TICK_SECONDS = 0.2
 POLL_SECONDS = 1.0
 KFP_LOCAL_PARALLELISM = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class RunInterrupted(KfnasError):
-    """The user, or the machine's shutdown, stopped the driver."""
 
 
 Launch = Callable[[Path, Mapping[str, str], Path], PipelineProcess]

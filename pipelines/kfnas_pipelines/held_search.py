@@ -13,6 +13,7 @@ from kfnas.config import canonical_json
 from kfnas.errors import ConflictError, KfnasError, SearchBusy, StaleFence
 from kfnas.steps.config import RunConfig
 from kfnas.steps.context import open_run
+from kfnas.steps.preflight import preflight
 from kfnas.steps.status import Progress, ProgressReader, release_lease, renew_lease
 from kfnas.storage import Owner
 
@@ -26,7 +27,8 @@ class Handle(Protocol):
     """What pipelines are given as `run_id`."""
 
     def check(self, *, take_over: bool = False) -> None:
-        """Refuse at once what a run would refuse later: ConfigMismatch, or SearchBusy unless the search is taken over. One that does not exist passes."""
+        """Refuse at once what a run would refuse later: ConfigMismatch, or SearchBusy unless the search is taken over; for one that does not
+        exist yet, whatever is known to fail (`kfnas.steps.preflight`)."""
 
     def poll(self) -> Progress:
         """Where the search stands."""
@@ -52,9 +54,11 @@ class StoredSearch:
 
         Taking over ends that run's lease; the next claim raises the fence, and the other run can commit no more.
         """
-        searches = open_run(self._config).searches
+        run = open_run(self._config)
+        searches = run.searches
         head = searches.head()
         if head is None:
+            preflight(run)
             return
         head.check_config(self._digest, self._config)
         if take_over and head.owner is not None:

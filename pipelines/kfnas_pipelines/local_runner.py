@@ -4,7 +4,7 @@
 
 kfp.local's configuration is one per process and its state grows with every loop, hence a process a run. Everything that kfp and the steps print goes to
 one log of bounded size. The exit status is 0 when every task succeeded, else 1; the causes are in the log, where `kfnas.steps.boundary.failures_in` finds
-them.
+them, and once more in the root folder, for the log's disk may be the one that is full.
 """
 
 from __future__ import annotations
@@ -23,18 +23,24 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from kfnas.steps.boundary import MARKER
+
 LOG_NAME = "run.log"
 OLDER_SUFFIX = ".1"
+CAUSES_NAME = "causes"
 LOG_BYTES = 16 * 2**20
 RUN_FAILED = "kfnas-run-failed: "
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BoundedLog(io.TextIOBase):
-    """A text file that keeps its newest part: past `limit` bytes what was written becomes PATH.1, in the place of an older one."""
+    """A text file that keeps its newest part: past `limit` bytes what was written becomes PATH.1, in the place of an older one.
 
-    def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
-        self._path, self._limit = path, limit
+    Lines that tell the cause of a failure go to the file `causes` as well. A file that cannot be written, on a full disk, is no reason to fail.
+    """
+
+    def __init__(self, path: Path, limit: int = LOG_BYTES, causes: Path | None = None) -> None:
+        self._path, self._limit, self._causes = path, limit, causes
         self._lock = threading.Lock()
         self._open()
 
@@ -49,17 +55,25 @@ class BoundedLog(io.TextIOBase):
     def write(self, text: str) -> int:
         """Append; the file is changed at the end of a line only."""
         with self._lock:
-            self._file.write(text)
-            self._size += len(text.encode("utf-8", "replace"))
-            if self._size > self._limit and text.endswith("\n"):
-                self._file.close()
-                self._path.replace(self._path.with_name(self._path.name + OLDER_SUFFIX))
-                self._open()
+            with contextlib.suppress(OSError):
+                self._append(text)
+            if self._causes is not None and (MARKER in text or RUN_FAILED in text):
+                with contextlib.suppress(OSError), self._causes.open("a", encoding="utf-8", errors="replace") as causes:
+                    causes.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Write what is held back to the file."""
-        self._file.flush()
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def _append(self, text: str) -> None:
+        self._file.write(text)
+        self._size += len(text.encode("utf-8", "replace"))
+        if self._size > self._limit and text.endswith("\n"):
+            self._file.close()
+            self._path.replace(self._path.with_name(self._path.name + OLDER_SUFFIX))
+            self._open()
 
     def fileno(self) -> int:
         """Descriptor of the present file."""
@@ -110,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     root = given.root.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    sys.stdout = sys.stderr = BoundedLog(given.log or root / LOG_NAME)
+    sys.stdout = sys.stderr = BoundedLog(given.log or root / LOG_NAME, causes=root / CAUSES_NAME)
     prepare_environment(root)
     try:
         run_pipeline(given.pipeline, json.loads(given.arguments.read_text(encoding="utf-8")), root)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,24 +17,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kfnas.errors import KfnasError
-from kfnas.steps.boundary import StepFailed, failures_in
-from kfnas_pipelines.local_runner import RUN_FAILED, log_lines
+from kfnas.errors import KfnasError, StepFailed, StorageFull
+from kfnas.steps.boundary import failures_in
+from kfnas_pipelines.local_runner import CAUSES_NAME, RUN_FAILED, log_lines
 
 GRACE_SECONDS = 5.0
+NO_ROOM_BYTES = 4096
 _TASK = re.compile(r"'([^']+)'")
 
 
 class PipelineProcess:
     """Runs one compiled pipeline through `local_runner`, in a session of its own, so that a Ctrl-C in the terminal reaches the driver alone.
 
-    A context manager: leaving it stops whatever still runs and removes the scratch folder. The log stays.
+    A context manager: leaving it stops whatever still runs and removes the scratch folder. The log stays; `causes` are the lines that tell why the run
+    failed, for the log's disk may be full.
     """
 
     def __init__(self, pipeline: Path, arguments: Mapping[str, str], log: Path) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._scratch = tempfile.TemporaryDirectory(prefix="kfnas-run-", ignore_cleanup_errors=True)
+        self.causes: list[str] = []
         root = Path(self._scratch.name)
         arguments_file = root / "arguments.json"
         arguments_file.write_text(json.dumps(dict(arguments)), encoding="utf-8")
@@ -68,11 +72,15 @@ class PipelineProcess:
 
     def failure(self) -> KfnasError:
         """Why the run failed, as its log tells it."""
-        lines = log_lines(self.log)
+        lines = [*self.causes, *log_lines(self.log)]
         failures = failures_in(lines)
         told = next((failure for failure in failures if failure.expected), None) or next(iter(failures), None)
         if told is not None:
             return told.as_error(self.log)
+        if (free := shutil.disk_usage(self.log.parent).free) < NO_ROOM_BYTES:
+            return StorageFull(
+                f"{self.log.parent}: {free} bytes are left on this disk, too few for the run to say why it failed; free some, then `kfnas resume`"
+            )
         last = next((line.partition(RUN_FAILED)[2] for line in reversed(lines) if RUN_FAILED in line), "")
         tasks = _TASK.findall(last.partition("Inner task failed:")[2])
         what = f"task {tasks[0]} of the pipeline" if tasks else "the pipeline run"
@@ -84,6 +92,7 @@ class PipelineProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._process.poll() is None or self._alive():
             self.stop()
+        self.causes = log_lines(Path(self._scratch.name) / CAUSES_NAME)
         self._scratch.cleanup()
 
     def _signal(self, number: signal.Signals) -> None:

@@ -23,7 +23,9 @@
     ├── CorruptError                bytes differ from their digest: never loaded
     ├── StateVersionError           written by a newer kfnas: upgrade
     ├── MeasurementError            too many latencies could not be measured
-    └── SearchExhausted             every reachable architecture is known: the search is over
+    ├── SearchExhausted             every reachable architecture is known: the search is over
+    ├── StepFailed                  a step of a pipeline ended in a way that nobody foresaw: read the run's log
+    └── RunInterrupted              the user, or the machine's shutdown, stopped the run: resume it
 
 A message says the problem, the value and the remedy.
 """
@@ -125,3 +127,11 @@ class MeasurementError(KfnasError):
 
 class SearchExhausted(KfnasError):
     """Every architecture that the search can reach is known."""
+
+
+class StepFailed(KfnasError):
+    """A step of a pipeline ended in a way that nobody foresaw; the run's log holds the traceback."""
+
+
+class RunInterrupted(KfnasError):
+    """The user, or the machine's shutdown, stopped the run."""

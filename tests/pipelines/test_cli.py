@@ -10,7 +10,7 @@ import yaml
 from kfnas_pipelines import cli
 from kfnas_pipelines.cli import main
 
-COMMANDS = ("run", "resume", "try", "status", "report", "sync", "compile", "config schema", "config show")
+COMMANDS = ("run", "resume", "try", "status", "report", "sync", "compile", "config schema", "config show", "records export", "records import")
 HEAVY = ("torch", "torchvision", "mlflow", "kfp", "onnx", "onnxruntime", "matplotlib", "sklearn")
 
 

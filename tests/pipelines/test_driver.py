@@ -13,13 +13,12 @@ import pytest
 import yaml
 
 from kfnas.config import parse
-from kfnas.errors import ConfigMismatch, KfnasError, SearchBusy, StaleFence, StoreUnavailable, UserError
-from kfnas.steps.boundary import StepFailed
+from kfnas.errors import ConfigMismatch, KfnasError, RunInterrupted, SearchBusy, StaleFence, StepFailed, StoreUnavailable, UserError
 from kfnas.steps.config import RunConfig
 from kfnas.steps.status import Progress
 from kfnas.storage import Owner, SearchStore, open_store
 from kfnas_pipelines import driver
-from kfnas_pipelines.driver import RunInterrupted, default_log_folder, drive
+from kfnas_pipelines.driver import default_log_folder, drive
 from kfnas_pipelines.held_search import Heartbeat, StoredSearch
 
 NEW = Progress(

@@ -1,5 +1,6 @@
 """One compiled pipeline in a process of its own, with real kfp.local and steps that do nothing."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -130,6 +131,19 @@ def test_a_log_keeps_its_newest_part(tmp_path):
     lines = log_lines(path)
     assert lines == [f"line {number:04d} of the log" for number in range(100 - len(lines), 100)]
     assert 1000 <= sum(part.stat().st_size for part in tmp_path.iterdir()) <= 2100
+
+
+def test_a_log_on_a_full_disk_fails_nobody_and_the_cause_is_kept_elsewhere(tmp_path):
+    cause = Failure("update", "StorageFull", "no room left", expected=True)
+    log = BoundedLog(tmp_path / "run.log", causes=tmp_path / "causes")
+    with contextlib.suppress(OSError), Path("/dev/full").open("w", buffering=1) as full:
+        log._file = full
+        for line in ("starts", cause.line(), "ends"):
+            log.write(line + "\n")
+        log.flush()
+        log._file = (tmp_path / "run.log").open("a")
+    assert failures_in(log_lines(tmp_path / "causes")) == [cause]
+    assert log_lines(tmp_path / "run.log") == []
 
 
 def test_no_log_has_no_lines(tmp_path):

@@ -2,12 +2,13 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kfp import compiler, dsl
 
-from kfnas.errors import StaleFence, StorageFull
-from kfnas.steps.boundary import Failure, StepFailed
+from kfnas.errors import StaleFence, StepFailed, StorageFull
+from kfnas.steps.boundary import Failure
 from kfnas_components.images import STEPS_IMAGE
 from kfnas_pipelines.local_runner import RUN_FAILED
 from kfnas_pipelines.pipeline_process import PipelineProcess
@@ -122,6 +123,15 @@ def test_a_run_without_a_log_still_has_a_failure(failed):
 def test_the_older_part_of_a_log_is_read_too(failed):
     failed.log.with_name("run.log.1").write_text(Failure("update", "StorageFull", "full", expected=True).line())
     assert type(failed.failure()) is StorageFull
+
+
+def test_where_there_is_no_room_to_tell_a_cause_that_is_the_cause(failed, monkeypatch):
+    failed.log.write_text("")
+    failed.causes.clear()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    error = failed.failure()
+    assert type(error) is StorageFull
+    assert "0 bytes are left" in str(error)
 
 
 def test_the_runner_is_a_session_of_its_own(lingering, tmp_path):

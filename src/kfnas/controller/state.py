@@ -129,7 +129,7 @@ def _verified(directory: Path, name: str, digest: str) -> bytes:
 
 
 def _mapped(error: OSError, directory: Path) -> KfnasError | OSError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(f"{directory}: no room left for the search's state ({error}); free some and save again: what was there before is untouched")
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
         return AccessDenied(f"{directory}: the search's state cannot be written there ({error}); give a folder that can be made or written")

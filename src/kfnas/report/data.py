@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Choice = str | int | float | bool
+METRIC_NAMES = {"top1": "top-1"}
 
 
 class Sample(Protocol):
@@ -87,6 +88,7 @@ class ReportData:
     """One search, as far as it has come.
 
     `samples` are in the order of the history; `pareto` lists the ids of those on the front; `best` are the networks to draw while there is no finalist.
+    `metric` is what the finalists' `top1` is; where less of it is better, the samples' accuracy is 1 / (1 + metric).
     `cost` is `latency_ms | mult_adds | params` and `target` its budget. `rounds` is how many are planned. `device` says how latency was taken.
     """
 
@@ -97,6 +99,7 @@ class ReportData:
     reward: str = ""
     data: DataSummary = DataSummary()
     metric: str = "top1"
+    higher_is_better: bool = True
     cost: str = "latency_ms"
     target: float | None = None
     rounds: int | None = None
@@ -109,6 +112,11 @@ class ReportData:
     code_version: str = ""
     device: Mapping[str, Any] = field(default_factory=dict)
     generated_at: str = ""
+
+    @property
+    def quality(self) -> str:
+        """Name of what the samples' accuracy is."""
+        return METRIC_NAMES.get(self.metric, self.metric) if self.higher_is_better else f"1 / (1 + {self.metric})"
 
     @property
     def num_activated(self) -> int:

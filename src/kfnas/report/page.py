@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kfnas.report import drawing, figures, plots
-from kfnas.report.data import Drawing, Finalist, ReportData, Sample
+from kfnas.report.data import METRIC_NAMES, Drawing, Finalist, ReportData, Sample
 
 MAX_LISTED = 200
 NUM_BEST = 10
@@ -52,7 +53,7 @@ def render_report(data: ReportData) -> str:
         headline=_headline(data),
         kinds=_KINDS,
         cost_name=figures.cost_name(data.cost),
-        metric_name=plots.METRIC_NAMES.get(data.metric, data.metric),
+        metric_name=METRIC_NAMES.get(data.metric, data.metric),
         reward_plot=_plot(plots.draw_rewards, data, "reward") if plots.has_rewards(data) else None,
         pareto_plot=_plot(plots.draw_pareto, data, "pareto") if plots.has_costs(data) else None,
         best=_best_samples(data.samples),
@@ -111,13 +112,18 @@ def _data_line(data: ReportData) -> str:
 
 def _headline(data: ReportData) -> str:
     """What the search has come to, in one sentence."""
+    sign = 1.0 if data.higher_is_better else -1.0
+
+    def score(final: Finalist) -> float:
+        return -math.inf if final.top1 is None else sign * final.top1
+
     trained = [final for final in data.finals if final.top1 is not None]
-    winner = max((final for final in trained if final.kind == "searched" and _fits(final, data)), key=_top1, default=None)
+    winner = max((final for final in trained if final.kind == "searched" and _fits(final, data)), key=score, default=None)
     if winner is None:
-        winner = max((final for final in trained if final.kind == "searched"), key=_top1, default=None)
+        winner = max((final for final in trained if final.kind == "searched"), key=score, default=None)
     if winner is None:
         return _interim(data)
-    words = f"{winner.name} reaches {figures.percent(winner.top1)} on the test set"
+    words = f"{winner.name} reaches {_measure(data)}{figures.percent(winner.top1)} on the test set"
     if winner.cost is not None:
         words += f" at {figures.cost_phrase(winner.cost, data.cost)}"
         words += f", {100 * winner.cost / data.target:.0f} % of the budget" if data.target else ""
@@ -126,8 +132,13 @@ def _headline(data: ReportData) -> str:
 
 
 def _gain(winner: Finalist, other: Finalist) -> str:
-    points = 100 * (_top1(winner) - _top1(other))
+    assert winner.top1 is not None
+    assert other.top1 is not None
     than = {"reference": "the scaled skeleton", "random": "the random network"}[other.kind]
+    if not (0 <= winner.top1 <= 1 and 0 <= other.top1 <= 1):
+        difference = winner.top1 - other.top1
+        return f"{abs(difference):.4g} {'more' if difference > 0 else 'less'} than {than}" if difference else f"as much as {than}"
+    points = 100 * (winner.top1 - other.top1)
     if abs(points) < 0.005:
         return f"as much as {than}"
     return f"{abs(points):.2f} points {'more' if points > 0 else 'less'} than {than}"
@@ -137,12 +148,14 @@ def _interim(data: ReportData) -> str:
     best = _best_samples(data.samples)[:1]
     if not best:
         return "No child has been trained yet."
-    shown = f"The best child so far reaches {figures.percent(best[0].accuracy)} on the proxy task"
+    measure = _measure(data) if data.higher_is_better else f"{data.quality} = "
+    shown = f"The best child so far reaches {measure}{figures.percent(best[0].accuracy)} on the proxy task"
     return shown + (f" at {figures.cost_phrase(best[0].cost, data.cost)}." if best[0].cost is not None else ".")
 
 
-def _top1(final: Finalist) -> float:
-    return -1.0 if final.top1 is None else final.top1
+def _measure(data: ReportData) -> str:
+    """What a figure in a sentence is of; an accuracy goes without saying."""
+    return "" if data.metric in METRIC_NAMES else f"{data.metric} "
 
 
 def _fits(final: Finalist, data: ReportData) -> bool:

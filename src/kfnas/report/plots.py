@@ -19,7 +19,6 @@ from kfnas.report.figures import cost_name, cost_text, known, millions
 
 INK, MUTED, RULE = "#20262d", "#5f6b76", "#d9dee3"
 DOT, BEST, MEAN, FRONT, BUDGET, BAD = "#7f9dbd", "#123f6d", "#c07a1b", "#1d6f5c", "#b0411e", "#b0411e"
-METRIC_NAMES = {"top1": "top-1"}
 _MAX_VECTOR_POINTS = 1500  # beyond it the cloud of points becomes an image inside the SVG, or the page would weigh megabytes
 _STYLE = {
     "font.family": "sans-serif",
@@ -110,7 +109,7 @@ def draw_pareto(axes: Axes, data: ReportData) -> None:
         axes.scatter([x], [y], s=110, facecolors="white", edgecolors=BEST, linewidths=1.6, zorder=4, label="retrained" if number == 1 else None)
         axes.annotate(str(number), (x, y), ha="center", va="center_baseline", fontsize=8, color=BEST, weight="bold", zorder=5)
     axes.set_xlabel("latency (ms)" if data.cost == "latency_ms" else cost_name(data.cost).lower(), parse_math=False)
-    axes.set_ylabel(f"{METRIC_NAMES.get(data.metric, data.metric)} on the proxy task", parse_math=False)
+    axes.set_ylabel(f"{data.quality} on the proxy task", parse_math=False)
     if all(0 <= y <= 1 for _, y in _places(shown)):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
     if data.cost != "latency_ms":

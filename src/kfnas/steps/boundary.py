@@ -6,10 +6,12 @@ line of JSON to stderr; whoever has the task's log (the local driver, or `kubect
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -75,6 +77,13 @@ def _reported(step: str) -> Iterator[None]:
     except KfnasError as error:
         expected = getattr(errors, type(error).__name__, None) is type(error)
         _report(Failure(step, type(error).__name__, str(error), expected))
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            where = error.filename or tempfile.gettempdir()
+            _report(Failure(step, "StorageFull", f"step {step}: {where}: {error.strerror}; free some room there and resume", expected=True))
+        else:
+            _report(Failure(step, type(error).__name__, str(error), expected=False))
         raise
     except Exception as error:
         _report(Failure(step, type(error).__name__, str(error) or "(no message)", expected=False))

@@ -24,8 +24,9 @@ NUM_WIDTHS = 8
 def choose_finalists(config: str, data: Path, state: Path, plan: Path) -> list[str]:
     """Write the finalists to `plan` and return one JSON text for each.
 
-    They are the `top_k` by reward near the target (|cost / T - 1| <= 0.1, or below T with the hard reward), the space's own reference network scaled by width
-    to the same budget, and a random architecture within budget. Latencies are taken here, before anything trains again. A choice once made is kept.
+    They are the `top_k` by reward near the target (|cost / T - 1| <= 0.1, or below T with the hard reward) and, to compare with, the space's own reference
+    network scaled by width to the same budget, and a random architecture within budget. Latencies are taken here, before anything trains again. A choice
+    once made is kept.
 
     Raises:
         BudgetError: the search found no architecture within the budget.
@@ -71,6 +72,8 @@ def _choose(run: Run, search: Any, data: DataPointer) -> list[dict[str, Any]]:
     for rank, (_, row) in enumerate(best.iterrows(), start=1):
         tokens = [int(token) for token in row["tokens"]]
         finalists.append(_finalist(run, meter, data, f"searched-{rank}", "searched", tokens, width, proxy_accuracy=float(row["accuracy"])))
+    if not run.config.comparisons:
+        return finalists
     if run.space.reference is not None:
         tokens = list(run.space.reference.tokens)
         finalists.append(_finalist(run, meter, data, "reference", "reference", tokens, _reference_width(run, meter, tokens, data)))

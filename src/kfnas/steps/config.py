@@ -10,13 +10,14 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from kfnas.config import Config, canonical_json, digest_of, load_yaml, parse
-from kfnas.controller import SearchConfig
+from kfnas.controller import RewardConfig, SearchConfig
 from kfnas.errors import ConfigError
 from kfnas.measure import LatencyConfig
-from kfnas.plugins import TASKS, resolve
-from kfnas.train import ProxyConfig, RetrainConfig
+from kfnas.tracking import redacted
+from kfnas.train import ProxyConfig, RetrainConfig, load_task
 
 Cost = Literal["latency_ms", "mult_adds", "params"]
+TRIAL_STEPS = 100
 LOCATION_FIELDS = ("store", "tracking", "execution")
 
 
@@ -65,6 +66,7 @@ class RunConfig(Config):
     proxy: ProxyConfig = Field(default_factory=lambda: ProxyConfig(epochs=1))
     retrain: RetrainConfig = Field(default_factory=lambda: RetrainConfig(epochs=20))
     top_k: int = Field(3, ge=1, le=50, description="architectures trained from scratch at the end")
+    comparisons: bool = Field(True, description="whether the space's own network and a random one are trained from scratch too, to compare with")
     device: DeviceConfig = DeviceConfig()
     latency: LatencyConfig = Field(default_factory=LatencyConfig)
     store: str = Field("runs", description="folder, or s3://bucket/prefix (endpoint and credentials from the environment)")
@@ -111,30 +113,34 @@ def complete(config: RunConfig, *, source: str = "configuration") -> RunConfig:
     """Fill in the task's own defaults and make a local store's path absolute.
 
     Raises:
-        ConfigError: the task refuses its configuration.
+        ConfigError: the task refuses its configuration, or the tracking address holds a password.
         PluginError: the task is not installed.
     """
     _, settings = task_of(config, source=source)
+    uri = config.tracking.uri
+    if uri is not None and (shown := redacted(uri)) != uri:
+        raise ConfigError(f"{source}: tracking.uri: {shown} holds credentials, and a configuration is shown to many; set it as MLFLOW_TRACKING_URI instead")
     store = config.store if "://" in config.store else str(Path(config.store).expanduser().resolve())
     return config.model_copy(update={"task": {"name": config.task["name"], **settings.model_dump(mode="json")}, "store": store})
 
 
 def task_of(config: RunConfig, *, source: str = "configuration") -> tuple[Any, Config]:
     """The task (kfnas.train.Task) and its own configuration."""
-    task = resolve(TASKS, str(config.task["name"]))()
+    task = load_task(str(config.task["name"]))
     arguments = {key: value for key, value in config.task.items() if key != "name"}
     return task, parse(task.config_type, arguments, source=f"{source}: task")
 
 
 def trial_of(config: RunConfig) -> RunConfig:
-    """The same run with one random architecture: the first check of a new data set, through every stage."""
-    search = config.search.model_copy(update={"agent": "random", "batch_size": 1})
+    """The same run with one random architecture, whatever it costs: the first check of a new data set, through every stage."""
+    search = config.search.model_copy(update={"agent": "random", "batch_size": 1, "reward": RewardConfig()})
     update = {
         "name": f"{config.name[:49]}-try-{config.digest[:8]}",
         "search": search,
         "rounds": 1,
         "top_k": 1,
-        "retrain": config.retrain.model_copy(update={"epochs": 1}),
+        "comparisons": False,
+        "retrain": config.retrain.model_copy(update={"epochs": None, "steps": min(config.retrain.steps or TRIAL_STEPS, TRIAL_STEPS)}),
         "execution": config.execution.model_copy(update={"shards": 1, "rounds_per_run": 1}),
     }
     return parse(RunConfig, config.model_copy(update=update).model_dump(mode="json"))

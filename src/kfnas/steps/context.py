@@ -52,10 +52,14 @@ class Run:
         """The space of the search."""
         return load_space(self.config.space.name)
 
+    @cached_property
+    def task(self) -> Any:
+        """The task (kfnas.train.Task) of the search."""
+        return task_of(self.config)[0]
+
     def arguments(self, data: DataPointer, *, width: float | None = None) -> NetworkArguments:
         """What the network builder is given for this data set. `width` None: the search's own."""
-        task, _ = task_of(self.config)
-        inputs = task.network_inputs(data.meta)
+        inputs = self.task.network_inputs(data.meta)
         return NetworkArguments(
             width=self.config.space.width if width is None else width,
             resolution=inputs.resolution,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kfnas.config import parse
-from kfnas.errors import ConfigError
+from kfnas.errors import ConfigError, UserError
 from kfnas.measure import Device, LatencyRecord, ReplayDevice, build_onnx, graph_digest, latency_key, load_records
 from kfnas.plugins import DEVICES, resolve
 from kfnas.space import NetworkSpec, mult_adds, num_params
@@ -72,7 +72,7 @@ def open_device(run: Run) -> Device:
 
     Raises:
         PluginError: no such device is installed.
-        ConfigError: the file of records cannot be read.
+        ConfigError: the file of records cannot be read, or holds none of one device.
     """
     replay = run.config.device.replay
     if replay is None:
@@ -81,3 +81,5 @@ def open_device(run: Run) -> Device:
         return ReplayDevice(load_records(Path(replay).read_bytes()))
     except OSError as error:
         raise ConfigError(f"device.replay: {replay} cannot be read ({error.strerror}); give a file that `kfnas records export` wrote") from None
+    except UserError as error:
+        raise ConfigError(f"device.replay: {replay}: {error}") from None

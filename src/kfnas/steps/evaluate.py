@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfnas.steps.config import task_of
 from kfnas.steps.context import open_run, read_data, read_json, write_json
-from kfnas.steps.train_children import load_data
+from kfnas.steps.train_children import finite, load_data
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def evaluate(config: str, data: Path, model: Path, metrics: Path) -> None:
         spec = run.network(trained["tokens"], prepared, width=trained["width"])
         weights = safetensors.torch.load(run.searches.blob(trained["weights"]))
         measured = evaluate_final(weights, spec, load_data(run, prepared, ("test",)), task, device=run.config.retrain.device)
-        run.searches.put_record("evaluated", trained["key"], {"metrics": dict(measured)})
-        record = run.searches.record("evaluated", trained["key"]) or {"metrics": dict(measured)}
+        run.searches.put_record("evaluated", trained["key"], {"metrics": finite(measured)})
+        record = run.searches.record("evaluated", trained["key"]) or {"metrics": finite(measured)}
     record = record or {"metrics": {}}
     logger.info("finalist %s: %s", trained["name"], record["metrics"] or trained["reason"])
     write_json(metrics, {"name": trained["name"], "key": trained["key"], **record})

@@ -8,17 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kfnas.config import digest_of
-from kfnas.errors import BudgetError
+from kfnas.errors import NotFound
 from kfnas.measure import require_measured
 from kfnas.space import NetworkSpec
 from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_json, read_pointer, write_json
 from kfnas.steps.costs import CostMeter, Costs
+from kfnas.steps.reach import cheapest_network, unreachable
 
 logger = logging.getLogger(__name__)
-NUM_PROBED = 500
 PAUSES_SECONDS = (2.0, 5.0, 10.0)
 
 
@@ -29,7 +27,7 @@ def measure_latency(config: str, data: Path, state: Path, batch: Path, plan: Pat
 
     Raises:
         MeasurementError: more than a quarter of the batch could not be measured.
-        BudgetError: no candidate of the first batch is within a hard budget, nor is the cheapest of many random architectures.
+        BudgetError: no candidate of the first batch is within a hard budget, nor is the cheapest architecture that can be found.
     """
     run = open_run(config)
     pointer, prepared = read_pointer(state), read_data(data)
@@ -111,13 +109,11 @@ def _require_reachable(run: Run, meter: CostMeter, rows: list[dict[str, Any]], d
     reward = run.config.search.reward
     if reward.target is None or reward.kind != "hard" or any(row["cost"] is not None and row["cost"] <= reward.target for row in rows):
         return
-    generator = np.random.default_rng([run.config.seed, 0xB0D6E7])
-    specs = [run.network(run.space.random(generator).tokens, data) for _ in range(NUM_PROBED)]
-    by_counting = "params" if run.config.cost == "params" else "mult_adds"
-    cheapest = min((meter.costs(spec, latency=False).of(by_counting), index) for index, spec in enumerate(specs))[1]
-    cost = meter.costs(specs[cheapest], latency=run.config.cost == "latency_ms").of(run.config.cost)
+    cheapest = cheapest_network(run.config, run.space, lambda architecture: run.network(architecture.tokens, data))
+    try:
+        cost = meter.costs(cheapest, latency=run.config.cost == "latency_ms").of(run.config.cost)
+    except NotFound as missing:
+        logger.warning("whether anything meets the target is not known: %s", missing)
+        return
     if cost is not None and cost > reward.target:
-        raise BudgetError(
-            f"search.reward.target: no architecture meets {run.config.cost} {reward.target:g}; the cheapest of {NUM_PROBED} random ones has {cost:.4g}: "
-            "raise the target, or lower space.width or the resolution"
-        )
+        raise unreachable(run.config, cost)

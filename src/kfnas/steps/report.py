@@ -56,6 +56,7 @@ def _report_data(run: Run, search: Search) -> ReportData:
         reward=run.config.search.reward.kind,
         data=_data_summary(run),
         metric=task.metric,
+        higher_is_better=task.higher_is_better,
         cost=run.config.cost,
         target=run.config.search.reward.target,
         rounds=run.config.rounds,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfnas.errors import NotFound
+from kfnas.steps.config import task_of
 from kfnas.steps.context import open_run
 
 
@@ -14,7 +15,8 @@ from kfnas.steps.context import open_run
 class Progress:
     """Where a search stands.
 
-    `best_accuracy` and `best_cost` are of the most accurate child within the target (any child, without a target).
+    `best_accuracy` and `best_cost` are of the most accurate child within the target (any child, without a target); `best_metric` is its value of the
+    task's own metric, of the name `metric`.
     """
 
     exists: bool
@@ -30,6 +32,8 @@ class Progress:
     finished: bool
     held_by: str | None
     fence: int | None = None
+    metric: str = "accuracy"
+    best_metric: float | None = None
 
     @property
     def searching_done(self) -> bool:
@@ -42,6 +46,7 @@ class ProgressReader:
 
     def __init__(self, config: str) -> None:
         self._run = open_run(config)
+        self._metric = task_of(self._run.config)[0].metric
         self._children: dict[str, dict[str, Any]] = {}
 
     def poll(self) -> Progress:
@@ -76,6 +81,8 @@ class ProgressReader:
             finished=searches.record("final", "summary") is not None,
             held_by=f"{head.owner.host} (pid {head.owner.pid})" if live and head.owner is not None else None,
             fence=head.fence,
+            metric=self._metric,
+            best_metric=best["metrics"].get(self._metric) if best else None,
         )
 
 
@@ -113,7 +120,7 @@ def describe(config: str) -> str:
     if not now.exists:
         raise NotFound(f"no search {run.config.name!r} in {run.store.uri}; start it with `kfnas run`, or check `name` and `store`")
     cost = run.config.cost
-    best = "none yet" if now.best_accuracy is None else f"accuracy {now.best_accuracy:.4f}"
+    best = "none yet" if now.best_metric is None else f"{now.metric} {now.best_metric:.4f}"
     if now.best_cost is not None:
         best += f" at {cost} {now.best_cost:.4g}"
     state = "finished" if now.finished else f"running on {now.held_by}" if now.held_by else "stopped; `kfnas resume` goes on"

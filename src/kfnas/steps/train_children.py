@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,11 @@ def train_children(config: str, data: Path, plan: Path, shard: str, results: Pat
     if missing:
         _train(run, pointer, prepared, missing)
     write_json(results, {row["id"]: run.searches.child(row["key"]) for row in rows})
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that a record can hold: a task may give NaN for one that it could not compute."""
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 @contextmanager
@@ -85,7 +91,7 @@ def _train(run: Run, pointer: Pointer, data: DataPointer, rows: list[dict[str, A
             "params": row["params"],
             "status": outcome.status,
             "accuracy": outcome.accuracy,
-            "metrics": dict(outcome.metrics),
+            "metrics": finite(outcome.metrics),
             "reason": outcome.reason,
             "device_seconds": outcome.device_seconds,
             "epochs": epochs_of(run, data),

@@ -26,7 +26,7 @@ from typing import Any
 from kfnas.config import canonical_json
 from kfnas.errors import AccessDenied, ConfigError, KfnasError, TrackerUnavailable
 from kfnas.tracking.files import flat, table_files
-from kfnas.tracking.port import FinalModel, Projection, RegisteredModel, registry_name
+from kfnas.tracking.port import SERVERS, FinalModel, Projection, RegisteredModel, check_address, registry_name
 from kfnas.tracking.redaction import redacted
 from kfnas.tracking.settings import MANNERS, PATIENCE, PROBE, environment, hushed
 from kfnas.tracking.view import Final, Point, SearchRow, SearchView, finite, milliseconds, row_values, search_points, tail_values
@@ -44,8 +44,6 @@ with environment(MANNERS), hushed():
 logger = logging.getLogger(__name__)
 
 MAX_CHILDREN = 500
-_SERVERS = ("http://", "https://")
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _BATCH = 1000  # MLflow's own limit on the metrics of one request
 _PARAM_LENGTH = 6000  # MLflow cuts longer ones silently
 _TAG_LENGTH = 4000
@@ -59,8 +57,7 @@ class MLflowTracker:
         self._folder = Path(folder).absolute()
         self._uri = uri or sqlalchemy.URL.create("sqlite", database=str(self._folder / "mlflow.db")).render_as_string()
         self._local = self._uri.startswith("sqlite:")
-        if not self._uri.startswith((*_SERVERS, *_DATABASES)):
-            raise ConfigError(f"tracking address {self.uri!r} is none that MLflow serves; give http(s)://host:port or sqlite:///path/mlflow.db")
+        check_address(self._uri)
         self._experiment_name = experiment
         self._task_run_id = task_run_id
         self._max_children = max_children
@@ -100,7 +97,7 @@ class MLflowTracker:
                 run = self._final_runs(client, parent).get(model.final) or self._create_final(client, parent, model.final)
                 logged = _logged_model(client, run, model)
                 # a database resolves models:/ with the process's tracking address, which is not ours to set
-                source = f"models:/{logged.model_id}" if self._uri.startswith(_SERVERS) else logged.artifact_location
+                source = f"models:/{logged.model_id}" if self._uri.startswith(SERVERS) else logged.artifact_location
                 _ensure_registered_model(client, name)
                 tags = {key: str(value)[:_TAG_LENGTH] for key, value in redacted(model.tags).items()}
                 tags |= {"kfnas.digest": model.digest, "kfnas.search_id": model.search_id, "kfnas.final": model.final}

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from kfnas.errors import ConfigError
+from kfnas.tracking.redaction import redacted
 from kfnas.tracking.view import SearchView
 
 CANDIDATE = "candidate"
+SERVERS = ("http://", "https://")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,21 @@ def open_tracker(uri: str | None, *, experiment: str, folder: Path, task_run_id:
     Raises:
         ConfigError: the address is of no kind that MLflow serves.
     """
+    if uri is not None:
+        check_address(uri)
     from kfnas.tracking.mlflow import MLflowTracker
 
     return MLflowTracker(uri, experiment=experiment, folder=folder, task_run_id=task_run_id)
+
+
+def check_address(uri: str) -> None:
+    """Refuse a tracking address that MLflow does not serve, without importing MLflow.
+
+    Raises:
+        ConfigError: neither a server nor a database.
+    """
+    if not uri.startswith((*SERVERS, *DATABASES)):
+        raise ConfigError(f"tracking address {redacted(uri)!r} is none that MLflow serves; give http(s)://host:port or sqlite:///path/mlflow.db")
 
 
 def registry_name(name: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from kfnas.config import Config
 from kfnas.errors import DataError
+from kfnas.train.files import DEBIAN_FASHION_MNIST, idx_folder, no_fashion_mnist, picture_folder
 from kfnas.train.task import ImageTask, NetworkInputs
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ class Classification(ImageTask):
     metric = "top1"
     higher_is_better = True
     config_type: type[Config] = ClassificationConfig
+
+    def check(self, config: ClassificationConfig) -> NetworkInputs | None:
+        """What the names of the source's files tell: DataError where it cannot be what it must, else the networks' inputs, as far as they can be known."""
+        if config.source == "fashion-mnist":
+            if config.data_dir is not None and idx_folder([config.data_dir]) is None:
+                raise no_fashion_mnist([config.data_dir])
+            return NetworkInputs(1, config.resolution or 28, 10)
+        if config.source == "digits":
+            return NetworkInputs(1, config.resolution or 28, 10)
+        _, _, classes = picture_folder(Path(config.source).expanduser())
+        return None if config.resolution is None else NetworkInputs(config.channels or 3, config.resolution, len(classes))
 
     def prepare(self, config: ClassificationConfig, *, seed: int, cache_dir: Path | None = None) -> PreparedData:
         """Read the source, check it, split its training set by class."""
@@ -119,7 +131,7 @@ def _read(config: ClassificationConfig, seed: int, cache_dir: Path | None) -> So
         if config.data_dir is not None:
             found = sources.fashion_mnist([config.data_dir], download=None)
         else:
-            folders = [sources.DEBIAN_FASHION_MNIST, cache, cache / "FashionMNIST" / "raw"]
+            folders = [DEBIAN_FASHION_MNIST, cache, cache / "FashionMNIST" / "raw"]
             found = sources.fashion_mnist(folders, download=lambda: sources.torchvision_download(cache))
         resolution = 28
     elif config.source == "digits":

@@ -105,7 +105,7 @@ class PreparedData:
                 safetensors.torch.save_file({"images": split.images.contiguous(), "targets": split.targets.contiguous()}, folder / f"{name}.safetensors")
             (folder / _META).write_text(canonical_json(index) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            if os.strerror(errno.ENOSPC) not in str(error):
+            if not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
                 raise
             num_bytes = sum(split.images.nbytes for split in self.splits.values())
             raise StorageFull(f"{folder}: no room for {num_bytes / 2**20:.0f} MiB of prepared data; free some and run the step again") from None

@@ -93,7 +93,7 @@ def _train(training: Training, initial_weights: Mapping[str, torch.Tensor] | Non
     metrics = evaluate(training.network, data.split("mini_val"), data.meta, task, training.device)
     accuracy = oriented(task, metrics)
     if not math.isfinite(accuracy):
-        return ChildOutcome("failed", reason=f"diverged: {task.metric} is {accuracy}; lower learning_rate")
+        return ChildOutcome("failed", reason=f"diverged: {task.metric} is {metrics[task.metric]}; lower learning_rate")
     assert watch.mean_loss is not None
     return ChildOutcome("ok", accuracy, {**metrics, "train_loss": watch.mean_loss}, weights=copied(training.network.state_dict()))
 

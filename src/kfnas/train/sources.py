@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +20,13 @@ from torch.nn import functional as F
 
 from kfnas.errors import DataError
 from kfnas.train.data import stratified_split
+from kfnas.train.files import IDX_FILES, Pictures, idx_folder, no_fashion_mnist, picture_folder
 
 _log = logging.getLogger(__name__)
 
 MIN_RESOLUTION = 8
 FASHION_MNIST_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
-_IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
 _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -52,13 +49,12 @@ def fashion_mnist(folders: Sequence[Path], *, download: Callable[[], Path] | Non
     Raises:
         DataError: found nowhere and not to be downloaded, or a file is damaged.
     """
-    folder = next((folder for folder in folders if _has_idx(folder)), None)
+    folder = idx_folder(folders)
     if folder is None and download is not None:
         folder = download()
     if folder is None:
-        looked = ", ".join(str(folder) for folder in folders)
-        raise DataError(f"Fashion-MNIST is not in {looked}; run scripts/fetch_fashion_mnist.sh, or set data_dir to a folder with its four .gz files")
-    train_images, train_labels, test_images, test_labels = (_read_idx(folder, name) for name in _IDX_FILES)
+        raise no_fashion_mnist(folders)
+    train_images, train_labels, test_images, test_labels = (_read_idx(folder, name) for name in IDX_FILES)
     return Source(train_images[:, None], train_labels.long(), test_images[:, None], test_labels.long(), FASHION_MNIST_CLASSES)
 
 
@@ -107,13 +103,8 @@ def image_folder(folder: Path, *, resolution: int | None, channels: int, limit: 
     Raises:
         DataError: no such folder, no picture, one class, a damaged picture, or too much for the memory.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give one with a subfolder of pictures for each class, or the name fashion-mnist or digits")
-    train_folder, test_folder = _train_and_test(folder)
-    train, classes = _list_pictures(train_folder)
-    if test_folder is not None:
-        test, _ = _list_pictures(test_folder, classes)
-    else:
+    train, test, classes = picture_folder(folder)
+    if test is None:
         test, train = _divided(train, round(len(train.paths) * test_fraction), np.random.default_rng([seed, 1]))
     if limit is not None and limit < len(train.paths):
         train, _ = _divided(train, limit, np.random.default_rng([seed, 2]))
@@ -147,10 +138,6 @@ def resized(images: torch.Tensor, resolution: int) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _has_idx(folder: Path) -> bool:
-    return all((folder / f"{name}.gz").is_file() or (folder / name).is_file() for name in _IDX_FILES)
-
-
 def _read_idx(folder: Path, name: str) -> torch.Tensor:
     """One IDX file: magic number, sizes (big-endian 32 bits), bytes. Images are [N, R, R], labels [N], both uint8."""
     path = folder / f"{name}.gz"
@@ -167,43 +154,11 @@ def _read_idx(folder: Path, name: str) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(sizes).copy())
 
 
-class _Pictures(NamedTuple):
-    paths: list[Path]
-    labels: list[int]
-
-
-def _divided(pictures: _Pictures, size: int, rng: np.random.Generator) -> tuple[_Pictures, _Pictures]:
+def _divided(pictures: Pictures, size: int, rng: np.random.Generator) -> tuple[Pictures, Pictures]:
     """A stratified part of `size` pictures (one at least), and the others."""
     parts = stratified_split(np.array(pictures.labels), [max(1, size)], rng)
-    first, second = (_Pictures([pictures.paths[i] for i in part], [pictures.labels[i] for i in part]) for part in parts)
+    first, second = (Pictures([pictures.paths[i] for i in part], [pictures.labels[i] for i in part]) for part in parts)
     return first, second
-
-
-def _train_and_test(folder: Path) -> tuple[Path, Path | None]:
-    """Folders of the training and of the test set; the latter None where the folder itself holds the classes."""
-    if not (folder / "train").is_dir():
-        return folder, None
-    test = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
-    return folder / "train", test
-
-
-def _list_pictures(folder: Path, classes: list[str] | None = None) -> tuple[_Pictures, list[str]]:
-    """Paths and labels, in sorted order, and class names; `classes` are those that the training folder has."""
-    from torchvision.datasets import ImageFolder
-
-    try:
-        listing = ImageFolder(str(folder), allow_empty=True)
-    except FileNotFoundError:
-        raise DataError(f"{folder}: has no subfolder; put the pictures of each class into a subfolder of its own") from None
-    if not listing.samples:
-        raise DataError(f"{folder}: its subfolders hold no pictures (.jpg, .png, .bmp, .ppm, .tif, .webp); add some")
-    if classes is None and len(listing.classes) < 2:
-        raise DataError(f"{folder}: holds one class ({listing.classes[0]}); classification needs two subfolders of pictures or more")
-    known = listing.classes if classes is None else classes
-    if unknown := sorted(set(listing.classes) - set(known)):
-        raise DataError(f"{folder}: holds class {unknown[0]}, which the training folder lacks (it has {', '.join(known)}); rename or remove it")
-    labels = [known.index(listing.classes[label]) for _, label in listing.samples]
-    return _Pictures([Path(path) for path, _ in listing.samples], labels), list(known)
 
 
 def _median_side(paths: Sequence[Path]) -> int:

@@ -8,20 +8,26 @@ A task prepares the data, says what the network must take in and give out, turns
 
 The object named there is called without arguments and gives a `Task`. It must be picklable, since packed children are trained in worker processes.
 Most tasks derive from `ImageTask`, which answers `build_head` and `make_batch`, and are then about fifty lines: `prepare` (usually through
-`kfnas.train.image_data`), `network_inputs`, `loss` and `evaluate`.
+`kfnas.train.image_data`), `network_inputs`, `loss` and `evaluate`. A task may also have
+
+    def check(self, config) -> NetworkInputs | None
+
+which is called before anything runs: it refuses what can be known at once (DataError for a folder that is not there, say) without reading an image or
+importing torch, and answers what `network_inputs` will, where it knows.
 
 Shapes: N images of a batch, C channels, R pixels a side, O network outputs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kfnas import plugins
 from kfnas.config import Config
-from kfnas.errors import PluginError
+from kfnas.errors import PluginError, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +50,8 @@ class Task(Protocol):
     metric: str
     """Name of the value, among those that `evaluate` gives, which the search and the final choice go by."""
     higher_is_better: bool
-    """Where False the search maximises `-metric`."""
+    """Where False the metric is 0 or more, and the search maximises 1 / (1 + metric). With a target cost the search needs a fraction: a metric of which
+    more is better must then lie in [0, 1]."""
     config_type: type[Config]
     """Model of the task's own part of the configuration."""
 
@@ -89,7 +96,12 @@ class Task(Protocol):
 
 
 class ImageTask:
-    """Answers that most image tasks share: no head; crop, flip and normalise as `meta["augmentation"]`, `meta["mean"]` and `meta["std"]` say."""
+    """Answers that most image tasks share: nothing to check at once, no head; crop, flip and normalise as `meta["augmentation"]`, `meta["mean"]` and
+    `meta["std"]` say."""
+
+    def check(self, config: Any) -> NetworkInputs | None:
+        """None: nothing is known before the data are read."""
+        return None
 
     def build_head(self, meta: Mapping[str, Any], generator: torch.Generator) -> torch.nn.Module | None:
         """None: the network's own classifier gives the outputs that `loss` takes."""
@@ -108,9 +120,20 @@ class ImageTask:
 
 
 def oriented(task: Task, metrics: Mapping[str, float]) -> float:
-    """The task's metric as something to maximise: what the search calls accuracy."""
+    """The task's metric as something to maximise, what the search calls accuracy: a fraction also where less is better, so that any reward can weigh it
+    against cost. NaN where the metric is not finite.
+
+    Raises:
+        UserError: the task's metric is negative where less is better.
+    """
     value = float(metrics[task.metric])
-    return value if task.higher_is_better else -value
+    if not math.isfinite(value):
+        return math.nan
+    if task.higher_is_better:
+        return value
+    if value < 0:
+        raise UserError(f"task {task.name}: {task.metric} is {value:.4g}, and a metric of which less is better must be 0 or more; mend the task's `evaluate`")
+    return 1 / (1 + value)
 
 
 def load_task(name: str) -> Task:

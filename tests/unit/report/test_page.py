@@ -185,6 +185,17 @@ def test_a_winner_is_one_that_meets_the_budget() -> None:
     assert "over reaches 99.00 % on the test set at 2.50 ms, 104 % of the budget" in render_report(report(finals=(over,)))
 
 
+def test_where_less_is_better_the_winner_has_the_least() -> None:
+    near, far, plain = (
+        Finalist("near", "searched", "toy:1", top1=3.5, cost=2.0),
+        Finalist("far", "searched", "toy:2", top1=4.25, cost=2.0),
+        Finalist("skeleton", "reference", "toy:0", top1=4.0, cost=2.0),
+    )
+    words = render_report(report(finals=(far, near, plain), metric="mean_error", higher_is_better=False))
+    assert "near reaches mean_error 3.5 on the test set at 2.00 ms, 83 % of the budget; 0.5 less than the scaled skeleton." in words
+    assert "1 / (1 + mean_error) on the proxy task" in words
+
+
 def test_the_same_data_gives_the_same_page() -> None:
     assert render_report(report()) == render_report(report())
 

@@ -1,10 +1,13 @@
+import errno
 import json
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from kfnas.errors import KfnasError, StorageFull
-from kfnas.steps.boundary import MARKER, Failure, StepFailed, boundary, failures_in, numbers_of
+from kfnas.errors import KfnasError, StepFailed, StorageFull
+from kfnas.steps.boundary import MARKER, Failure, boundary, failures_in, numbers_of
 
 
 def test_a_step_that_succeeds_reports_nothing(capfd):
@@ -30,6 +33,15 @@ def test_an_unforeseen_error_becomes_step_failed_and_names_the_log(capfd):
     error = failure.as_error(Path("/logs/run.log"))
     assert type(error) is StepFailed
     assert str(error) == "step train_children failed unexpectedly: KeyError: 'width'; its traceback is in /logs/run.log"
+
+
+def test_a_full_disk_under_a_step_s_own_files_is_no_fault_of_kfnas(capfd):
+    with pytest.raises(OSError, match="No space"), boundary("export"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/model.onnx")
+    (failure,) = failures_in(capfd.readouterr().err.splitlines())
+    error = failure.as_error()
+    assert type(error) is StorageFull
+    assert str(error) == "step export: /tmp/model.onnx: No space left on device; free some room there and resume"
 
 
 def test_an_error_of_a_class_that_errors_does_not_have_counts_as_unforeseen(capfd):
@@ -64,3 +76,14 @@ def test_numbers_are_taken_from_the_top_level_and_from_metrics(tmp_path):
     path = tmp_path / "metrics"
     path.write_text(json.dumps({"rounds": 3, "best": None, "tracked": True, "name": "searched-1", "metrics": {"top1": 0.5, "loss": float("inf")}}))
     assert numbers_of(path) == {"rounds": 3.0, "top1": 0.5}
+
+
+def test_inside_a_step_kfnas_is_heard_from_info_on_and_other_libraries_from_warnings_on(caplog):
+    before = [logging.getLogger(name).level for name in ("", "kfnas")]
+    with boundary("sample"):
+        logging.getLogger("kfnas.steps.sample").info("ours")
+        logging.getLogger("kfnas.steps.sample").debug("our details")
+        logging.getLogger("torch.onnx").info("chatter")
+        logging.getLogger("alembic.runtime").warning("a warning")
+    assert [record.message for record in caplog.records] == ["ours", "a warning"]
+    assert [logging.getLogger(name).level for name in ("", "kfnas")] == before

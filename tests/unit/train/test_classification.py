@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from kfnas.errors import PluginError
+from kfnas.errors import PluginError, UserError
 from kfnas.train import Classification, PreparedData, load_task, oriented
 
 
@@ -53,9 +53,11 @@ def test_the_task_is_known_by_name_and_picklable() -> None:
         load_task("flying")
 
 
-def test_a_metric_where_lower_is_better_is_negated() -> None:
+def test_a_metric_where_lower_is_better_becomes_a_fraction_to_maximise() -> None:
     task = Classification()
     assert oriented(task, {"top1": 0.25}) == 0.25
     task.higher_is_better = False
-    assert oriented(task, {"top1": 0.25}) == -0.25
-    assert math.isnan(oriented(task, {"top1": math.nan}))
+    assert [oriented(task, {"top1": value}) for value in (0.0, 0.25, 3.0)] == [1.0, 0.8, 0.25]
+    assert all(math.isnan(oriented(task, {"top1": value})) for value in (math.nan, math.inf))
+    with pytest.raises(UserError, match=r"top1 is -0.1, and a metric of which less is better must be 0 or more"):
+        oriented(task, {"top1": -0.1})

@@ -136,5 +136,6 @@ def test_a_users_own_task_needs_only_its_own_lines(outside_package: Path, spec: 
     network = dataclasses.replace(spec, classifier=(LinearSpec(8, inputs.num_outputs),))
     outcome = train_child(network, data, task, ProxyConfig(epochs=15, batch_size=32), seed=0)
     assert outcome.accuracy is not None
-    assert outcome.accuracy == -outcome.metrics["mean_error_degrees"]
-    assert -20 < outcome.accuracy < 0
+    error = outcome.metrics["mean_error_degrees"]
+    assert outcome.accuracy == pytest.approx(1 / (1 + error))
+    assert 0 < error < 20
