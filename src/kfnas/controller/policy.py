@@ -36,8 +36,8 @@ class Policy(nn.Module):
         super().__init__()
         self.num_choices = tuple(num_choices)
         hidden, widest, total = config.hidden_units, max(num_choices), sum(num_choices)
-        # On "meta" first: modules would otherwise fill their weights from torch's global generator.
-        self.embedding = nn.Embedding(1 + total, hidden, device="meta").to_empty(device="cpu")
+        # Given weights, or on "meta" first: modules would otherwise fill their weights from torch's global generator.
+        self.embedding = nn.Embedding(1 + total, hidden, _weight=torch.empty(1 + total, hidden))
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True, device="meta").to_empty(device="cpu")
         self.head_weight = nn.Parameter(torch.empty(len(self.num_choices), widest, hidden))
         self.head_bias = nn.Parameter(torch.empty(len(self.num_choices), widest))

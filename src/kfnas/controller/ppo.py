@@ -57,7 +57,8 @@ class PPOAgent:
         self._space, self._config = space, config
         self._generator = torch.Generator().manual_seed(seed)
         self.policy = Policy(space.num_choices, config.policy, self._generator)
-        self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.ppo.learning_rate)
+        self._optimizer: torch.optim.Adam | None = None
+        self._moments: dict[str, dict[str, Tensor]] = {}
         self._entropy_factor = 1.0
         self._known_share = 0.0
 
@@ -104,6 +105,7 @@ class PPOAgent:
         if len(batch) < 2:
             return {}
         settings = self._config.ppo
+        optimizer = self._live_optimizer()
         entropy_weight = self._entropy_weight(progress)
         tokens = torch.tensor([item.draw.tokens for item in batch])
         old_log_prob = torch.tensor([item.draw.log_prob for item in batch])
@@ -112,12 +114,21 @@ class PPOAgent:
             log_prob, entropy = self.policy(tokens)
             surrogate = clipped_surrogate(log_prob, old_log_prob, advantages, settings.clip)
             loss = -(surrogate.mean() + entropy_weight * entropy.mean())
-            self._optimizer.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             if settings.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm)
-            self._optimizer.step()
+            optimizer.step()
         return {**self._metrics(tokens, old_log_prob), "policy/entropy_weight": entropy_weight, "policy/known_share": self._known_share}
+
+    def _live_optimizer(self) -> torch.optim.Adam:
+        """Adam, made when it is first needed: constructing one imports torch's compiler, which costs a process that only samples a second."""
+        if self._optimizer is None:
+            self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=self._config.ppo.learning_rate)
+            for name, parameter in self.policy.named_parameters():
+                if name in self._moments:
+                    self._optimizer.state[parameter] = self._moments[name]
+        return self._optimizer
 
     def _entropy_weight(self, progress: float) -> float:
         """The configured weight at this share of the horizon, times the factor that keeps the policy open."""
@@ -142,7 +153,8 @@ class PPOAgent:
         """Weights, Adam's moments and the generator."""
         arrays = {f"policy.{name}": value.detach().numpy().copy() for name, value in self.policy.state_dict().items()}
         for name, parameter in self.policy.named_parameters():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
+            moments = self._moments.get(name, {}) if self._optimizer is None else self._optimizer.state.get(parameter, {})
+            for key, value in moments.items():
                 arrays[f"adam.{name}.{key}"] = np.asarray(value.detach().numpy()).copy()
         arrays["generator"] = self._generator.get_state().numpy().copy()
         return AgentState(values={"entropy_factor": self._entropy_factor, "known_share": self._known_share}, arrays=arrays)
@@ -151,9 +163,8 @@ class PPOAgent:
         """Go on from `state`."""
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.arrays.items()}
         self.policy.load_state_dict({name.removeprefix("policy."): value for name, value in tensors.items() if name.startswith("policy.")})
-        for name, parameter in self.policy.named_parameters():
-            moments = {key: tensors[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{name}.{key}" in tensors}
-            if moments:
-                self._optimizer.state[parameter] = moments
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        found = {name: {key: tensors[f"adam.{name}.{key}"] for key in keys if f"adam.{name}.{key}" in tensors} for name, _ in self.policy.named_parameters()}
+        self._optimizer, self._moments = None, {name: moments for name, moments in found.items() if moments}
         self._generator.set_state(tensors["generator"])
         self._entropy_factor, self._known_share = float(state.values["entropy_factor"]), float(state.values["known_share"])
