@@ -21,7 +21,7 @@ setup: $(VENV)/.installed  ## Create .venv with kfnas and every locked dependenc
 	@scripts/fetch_fashion_mnist.sh
 
 .PHONY: demo
-demo: setup  ## Search on Fashion-MNIST for about eight minutes, end to end; then open the report it names
+demo: setup  ## Search on Fashion-MNIST for about seven minutes, end to end; then open the report it names
 	$(BIN)/kfnas run examples/fashion_mnist.yaml --set store=runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: try
