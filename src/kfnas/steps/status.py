@@ -8,7 +8,7 @@ from typing import Any
 
 from kfnas.errors import NotFound
 from kfnas.steps.config import task_of
-from kfnas.steps.context import open_run
+from kfnas.steps.context import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -132,5 +132,17 @@ def describe(config: str) -> str:
             f"children   {now.children_done} trained, {now.children_failed} of them failed",
             f"best       {best}",
             f"finalists  {now.finalists_done} of {now.finalists_total or '?'} trained, evaluated and exported",
+            *_chosen(run, now.metric),
         ]
     )
+
+
+def _chosen(run: Run, metric: str) -> list[str]:
+    """The end of a finished search: its best network."""
+    summary = run.searches.record("final", "summary")
+    if summary is None:
+        return []
+    best = next(finalist for finalist in summary["finalists"] if finalist["name"] == summary["best"])
+    latency = f", {best['latency_ms']:.3g} ms" if best["latency_ms"] is not None else ""
+    where = f"; models:/{run.config.name}@candidate once it is tracked" if run.config.tracking.enabled else ""
+    return [f"chosen     {best['name']}: {metric} {best['metrics'][metric]:.4f}{latency}{where}"]
