@@ -120,7 +120,11 @@ def complete(config: RunConfig, *, source: str = "configuration") -> RunConfig:
     uri = config.tracking.uri
     if uri is not None and (shown := redacted(uri)) != uri:
         raise ConfigError(f"{source}: tracking.uri: {shown} holds credentials, and a configuration is shown to many; set it as MLFLOW_TRACKING_URI instead")
-    store = config.store if "://" in config.store else str(Path(config.store).expanduser().resolve())
+    store = config.store
+    if store.startswith("file:///") and not {"?", "#", "%"} & set(store):
+        store = store.removeprefix("file://")
+    if "://" not in store:
+        store = str(Path(store).expanduser().resolve())
     return config.model_copy(update={"task": {"name": config.task["name"], **settings.model_dump(mode="json")}, "store": store})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfnas.steps.config import task_of
 from kfnas.steps.context import open_run, read_data, read_json, write_json
-from kfnas.steps.train_children import finite, load_data
+from kfnas.steps.prepared import finite, load_data
 
 logger = logging.getLogger(__name__)
 

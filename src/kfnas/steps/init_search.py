@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from kfnas.config import parse
+from kfnas.controller import SearchConfig
 from kfnas.errors import DataError
 from kfnas.steps.context import Run, open_run, read_data, write_json
 from kfnas.storage import Owner
@@ -50,6 +51,7 @@ def owner_of(run_id: str) -> Owner:
     return Owner.of_run(run_id)
 
 
-def _with_horizon(run: Run):  # type: ignore[no-untyped-def]
+def _with_horizon(run: Run) -> SearchConfig:
+    """The search's configuration; a horizon that is not given is all that the rounds will draw."""
     search = run.config.search
     return search if search.horizon is not None else search.model_copy(update={"horizon": run.config.rounds * search.batch_size})

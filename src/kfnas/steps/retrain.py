@@ -12,7 +12,7 @@ from kfnas.config import parse
 from kfnas.errors import NotFound
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run, read_data, write_json
-from kfnas.steps.train_children import load_data
+from kfnas.steps.prepared import load_data
 from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)

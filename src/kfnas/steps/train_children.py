@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kfnas.config import parse
 from kfnas.steps.config import task_of
-from kfnas.steps.context import DATA_PREFIX, DataPointer, Run, code_version, open_run, read_data, read_json, write_json
-from kfnas.storage import Pointer, get_directory, read_manifest
-
-if TYPE_CHECKING:
-    from kfnas.train import PreparedData
+from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_json, write_json
+from kfnas.steps.prepared import data_folder, finite
+from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
 
@@ -45,29 +39,6 @@ def train_children(config: str, data: Path, plan: Path, shard: str, results: Pat
     if missing:
         _train(run, pointer, prepared, missing)
     write_json(results, {row["id"]: run.searches.child(row["key"]) for row in rows})
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that a record can hold: a task may give NaN for one that it could not compute."""
-    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-
-
-@contextmanager
-def data_folder(run: Run, data: DataPointer, splits: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder with those of the named splits that the prepared data have, hashes checked."""
-    files = set(read_manifest(run.store, DATA_PREFIX, data.snapshot).files)
-    wanted = {"meta.json"} | {f"{split}.safetensors" for split in splits} & files
-    with tempfile.TemporaryDirectory(prefix="kfnas-data-") as folder:
-        get_directory(run.store, DATA_PREFIX, data.snapshot, Path(folder), only=wanted, link=True)
-        yield Path(folder)
-
-
-def load_data(run: Run, data: DataPointer, splits: tuple[str, ...]) -> PreparedData:
-    """The named splits of the prepared data."""
-    from kfnas.train import PreparedData
-
-    with data_folder(run, data, splits) as folder:
-        return PreparedData.from_files(folder, only=splits)
 
 
 def _train(run: Run, pointer: Pointer, data: DataPointer, rows: list[dict[str, Any]]) -> None:

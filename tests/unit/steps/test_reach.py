@@ -12,8 +12,8 @@ from kfnas.errors import BudgetError
 from kfnas.space import ConvSpec, LayerSpec, LinearSpec, NetworkSpec, Space, mult_adds, num_params
 from kfnas.steps import reach
 from kfnas.steps.config import RunConfig
+from kfnas.steps.prepared import finite
 from kfnas.steps.reach import cheapest_network, require_counted_reach
-from kfnas.steps.train_children import finite
 
 
 def network(choices, arguments):

@@ -251,3 +251,8 @@ def test_replayed_latencies_repeat_the_search_that_measured_them(tmp_path: Path)
         replayed = config.model_copy(update={"store": str(tmp_path / "replayed"), "device": config.device.model_copy(update={"replay": str(records)})})
         assert rounds_only(StepSequence(replayed, tmp_path / f"replayed-{number}")) == outcomes[number]
     assert outcomes[0].search != outcomes[1].search
+
+
+def test_a_folder_given_as_an_address_is_the_same_local_store(tmp_path):
+    assert small_search(f"file://{tmp_path}/store").store == small_search(tmp_path / "store").store
+    assert small_search("file://host/store").store == "file://host/store"
