@@ -68,7 +68,7 @@ def build_network(spec: NetworkSpec, generator: torch.Generator | None = None, *
             return Network(spec)
     with torch.device("cpu"):
         network = Network(spec)
-    _initialise(network, generator if generator is not None else torch.Generator().manual_seed(0))
+    initialise(network, generator if generator is not None else torch.Generator().manual_seed(0))
     return network.to(device)
 
 
@@ -108,8 +108,8 @@ def dropout(features: Tensor, share: float, generator: torch.Generator | None) -
 
 
 @torch.no_grad()
-def _initialise(network: Network, generator: torch.Generator) -> None:
-    """Weights and biases of convolutions and linear layers, in the order of the state dict."""
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw weights of convolutions (Kaiming, fan-out) and linear layers in the order of the state dict; their biases become zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)

@@ -15,6 +15,9 @@ from kfnas.space.layers import (
     spec_digest,
     spec_json,
 )
+from kfnas.space.mixop import MixopLayers, MixopSpace, betanas, betanas_28, pcnas_l, pcnas_l_28, pcnas_s, pcnas_s_28
+from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs
+from kfnas.space.mixop_variants import with_activation, with_squeeze_excite
 from kfnas.space.mnas import mnas_small, mnas_space, mnas_v2, mnas_v3
 from kfnas.space.named import load_space
 from kfnas.space.skeletons import MOBILENET_V2, MOBILENET_V3, SMALL, BlockChoice, BlockSkeleton, Skeleton
@@ -35,21 +38,33 @@ __all__ = [
     "Gate",
     "LayerSpec",
     "LinearSpec",
+    "MixopLayers",
+    "MixopSpace",
     "NetworkArguments",
     "NetworkSpec",
     "OperationSpec",
+    "OperatorCosts",
     "Skeleton",
     "Skip",
     "Space",
     "SqueezeExciteSpec",
+    "betanas",
+    "betanas_28",
     "layer_mult_adds",
     "load_space",
     "mnas_small",
     "mnas_space",
     "mnas_v2",
     "mnas_v3",
+    "mult_add_costs",
     "mult_adds",
     "num_params",
+    "pcnas_l",
+    "pcnas_l_28",
+    "pcnas_s",
+    "pcnas_s_28",
     "spec_digest",
     "spec_json",
+    "with_activation",
+    "with_squeeze_excite",
 ]
