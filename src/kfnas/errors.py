@@ -7,6 +7,7 @@
     │   ├── SpaceError              an architecture, a decision or a network argument
     │   ├── BudgetError             no architecture meets the budget
     │   ├── PluginError             a name that no installed package provides
+    │   ├── PoolMismatch            a pool of another space, or of children trained for another number of iterations
     │   └── ResultError             a result that answers no open candidate, or contradicts an earlier one
     ├── RetryableError              nothing is wrong with the input: try again later
     │   ├── StoreUnavailable        the blob store does not answer, or answers 5xx
@@ -59,6 +60,10 @@ class BudgetError(UserError):
 
 class PluginError(UserError):
     """No installed package provides the name."""
+
+
+class PoolMismatch(UserError):
+    """The pool is of another space, or holds children that were trained for another number of iterations."""
 
 
 class ResultError(UserError):

@@ -61,6 +61,15 @@ class BlobStore(Protocol):
         """
         ...
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """The blob's bytes from offset `start`, at most `length` of them: fewer where the blob ends earlier, none beyond its end.
+
+        Raises:
+            NotFound: there is no such blob.
+            UserError: `start` is negative, or `length` is not positive.
+        """
+        ...
+
     def exists(self, key: str) -> bool:
         """Whether the blob is there."""
         ...
@@ -104,6 +113,16 @@ def check_key(key: str) -> str:
             f"blob key {key!r} is not allowed; use segments of A-Z a-z 0-9 . _ = + @ - that begin with a letter, digit or underscore, joined by single slashes"
         )
     return key
+
+
+def check_range(key: str, start: int, length: int) -> None:
+    """Refuse a range that is none.
+
+    Raises:
+        UserError: `start` is negative, or `length` is not positive.
+    """
+    if start < 0 or length < 1:
+        raise UserError(f"blob {key!r}: no range of {length} bytes from offset {start}; give an offset of 0 or more and a length of 1 or more")
 
 
 def is_key(text: str) -> bool:

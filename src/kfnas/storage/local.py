@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kfnas.errors import AccessDenied, NotFound, PreconditionFailed, StorageFull, StoreUnavailable, UserError
-from kfnas.storage.blobs import RESERVED, VersionedBlob, check_key, check_prefix, is_key
+from kfnas.storage.blobs import RESERVED, VersionedBlob, check_key, check_prefix, check_range, is_key
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -60,6 +60,13 @@ class LocalStore:
         """See `BlobStore.get_versioned`."""
         data = self.get(key)
         return VersionedBlob(data, _version(data))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `BlobStore.get_range`."""
+        check_range(key, start, length)
+        with self._mapped("read", key), self.path(key).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
 
     def exists(self, key: str) -> bool:
         """See `BlobStore.exists`."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from kfnas.errors import NotFound, PreconditionFailed
-from kfnas.storage.blobs import VersionedBlob, check_key, check_prefix
+from kfnas.storage.blobs import VersionedBlob, check_key, check_prefix, check_range
 
 _named: dict[str, MemoryStore] = {}
 _naming = threading.Lock()
@@ -43,6 +43,11 @@ class MemoryStore:
         """See `BlobStore.get_versioned`."""
         data = self.get(key)
         return VersionedBlob(data, _version(data))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `BlobStore.get_range`."""
+        check_range(key, start, length)
+        return self.get(key)[start : start + length]
 
     def exists(self, key: str) -> bool:
         """See `BlobStore.exists`."""

@@ -21,7 +21,7 @@ from botocore import exceptions as boto
 from botocore.config import Config as BotoConfig
 
 from kfnas.errors import AccessDenied, KfnasError, NotFound, PreconditionFailed, StorageFull, StoreUnavailable, UnsupportedStore, UserError
-from kfnas.storage.blobs import RESERVED, VersionedBlob, check_key, check_prefix, is_key
+from kfnas.storage.blobs import RESERVED, VersionedBlob, check_key, check_prefix, check_range, is_key
 
 TIMEOUTS = {"connect_timeout": 3, "read_timeout": 30}
 MAX_ATTEMPTS = 3
@@ -34,6 +34,10 @@ _BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "Too
 
 class _ConflictError(Exception):
     """Another conditional write on the same key is under way (409): ask again."""
+
+
+class _BeyondEndError(Exception):
+    """The range asked for begins where the object has ended (416)."""
 
 
 class S3Store:
@@ -77,10 +81,22 @@ class S3Store:
 
     def get_versioned(self, key: str) -> VersionedBlob:
         """See `BlobStore.get_versioned`."""
+        return self._read(key, {})
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `BlobStore.get_range`."""
+        check_range(key, start, length)
+        try:
+            return self._read(key, {"Range": f"bytes={start}-{start + length - 1}"}).data
+        except _BeyondEndError:
+            return b""
+
+    def _read(self, key: str, which: dict[str, str]) -> VersionedBlob:
+        """The object, or the range of it that `which` names."""
         name = self._name(key)
         with self._mapped(key):
             for attempt in range(1, MAX_ATTEMPTS + 1):
-                response = self._client.get_object(Bucket=self._bucket, Key=name)
+                response = self._client.get_object(Bucket=self._bucket, Key=name, **which)
                 try:
                     return VersionedBlob(response["Body"].read(), response["ETag"])
                 except (boto.HTTPClientError, boto.IncompleteReadError):
@@ -233,6 +249,8 @@ class S3Store:
             return PreconditionFailed(f"{self.uri}: blob {key!r} is not of the expected version; read it again")
         if conditional and status == 409:
             return _ConflictError()
+        if status == 416:
+            return _BeyondEndError()
         if status == 501 and conditional:
             return self._unsupported(f"does not implement conditional writes ({said})")
         if status == 404:

@@ -91,6 +91,11 @@ class FaultyStore:
         with self._counted("get", key):
             return self.inner.get_versioned(key)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `BlobStore.get_range`."""
+        with self._counted("get", key):
+            return self.inner.get_range(key, start, length)
+
     def exists(self, key: str) -> bool:
         """See `BlobStore.exists`."""
         with self._counted("exists", key):

@@ -45,6 +45,8 @@ class BlobStoreContract:
             store.get("folder/none")
         with pytest.raises(NotFound, match="folder/none"):
             store.get_versioned("folder/none")
+        with pytest.raises(NotFound, match="folder/none"):
+            store.get_range("folder/none", 0, 1)
         assert not store.exists("folder/none")
 
     @pytest.mark.parametrize("data", [b"", b"\x00", bytes(range(256)), b"line\r\n" * 3], ids=["empty", "nul", "every byte", "lines"])
@@ -58,6 +60,23 @@ class BlobStoreContract:
         data = os.urandom(5_000_000)
         store.put("large", data)
         assert store.get("large") == data
+
+    def test_a_range_is_the_part_of_the_blob_that_it_names(self, store: BlobStore) -> None:
+        data = os.urandom(300_000)
+        store.put("a/b", data)
+        for start, length in [(0, 1), (0, 300_000), (1, 299_999), (299_999, 1), (100_000, 100_000), (299_000, 5_000), (0, 400_000)]:
+            assert store.get_range("a/b", start, length) == data[start : start + length]
+
+    def test_a_range_beyond_the_end_is_empty(self, store: BlobStore) -> None:
+        store.put("ten", b"0123456789")
+        store.put("none", b"")
+        assert [store.get_range("ten", 10, 1), store.get_range("ten", 500, 7), store.get_range("none", 0, 3)] == [b"", b"", b""]
+
+    @pytest.mark.parametrize(("start", "length"), [(-1, 5), (0, 0), (3, -2)])
+    def test_a_range_that_is_none_is_refused(self, store: BlobStore, start: int, length: int) -> None:
+        store.put("ten", b"0123456789")
+        with pytest.raises(UserError, match=f"no range of {length} bytes from offset {start}"):
+            store.get_range("ten", start, length)
 
     def test_put_replaces(self, store: BlobStore) -> None:
         store.put("a", b"a longer first value")
@@ -142,6 +161,7 @@ class BlobStoreContract:
         calls: list[Callable[[str], object]] = [
             store.get,
             store.get_versioned,
+            lambda key: store.get_range(key, 0, 1),
             store.exists,
             lambda key: store.put(key, b""),
             lambda key: store.put_if_absent(key, b""),
