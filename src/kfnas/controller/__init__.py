@@ -3,7 +3,17 @@ learns."""
 
 from kfnas.controller.agents import Agent, AgentState, Draw, Scored
 from kfnas.controller.candidates import Candidate, Result, Row
-from kfnas.controller.config import AgentName, EvolutionConfig, PolicyConfig, PPOConfig, SearchConfig
+from kfnas.controller.config import (
+    AgentName,
+    CriticConfig,
+    EvolutionConfig,
+    ExperienceConfig,
+    PolicyConfig,
+    PPOConfig,
+    PresetName,
+    SearchConfig,
+    ThresholdConfig,
+)
 from kfnas.controller.knowledge import Knowledge, KnownSample
 from kfnas.controller.reward import RewardConfig, is_within_budget, reward
 from kfnas.controller.search import Search, make_agent
@@ -13,18 +23,22 @@ __all__ = [
     "AgentName",
     "AgentState",
     "Candidate",
+    "CriticConfig",
     "Draw",
     "EvolutionConfig",
+    "ExperienceConfig",
     "Knowledge",
     "KnownSample",
     "PPOConfig",
     "PolicyConfig",
+    "PresetName",
     "Result",
     "RewardConfig",
     "Row",
     "Scored",
     "Search",
     "SearchConfig",
+    "ThresholdConfig",
     "is_within_budget",
     "make_agent",
     "reward",

@@ -8,34 +8,67 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+from kfnas.controller.candidates import ACTIVATED_SOURCES, RANDOM, Status
 
 if TYPE_CHECKING:
     from kfnas.space import Space
 
 Tokens = tuple[int, ...]
+DrawSource = Literal["policy", "trusted", "exploited", "audit"]
 IsKnown = Callable[[Tokens], bool]
 """Whether an architecture, by its canonical tokens, has an answer already."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A proposed architecture, and the natural logarithm of the probability with which a policy drew it (None: the agent has no
-    policy)."""
+    """A proposed architecture.
+
+    Attributes:
+        tokens: as drawn.
+        log_prob: natural logarithm of the probability with which a policy drew it; None: the agent has no policy.
+        source: `policy`: to be evaluated, unless it is known; `audit`: so too, to check the critic; `trusted`: `value` is its reward;
+            `exploited`: the draw of the candidate `origin`, again.
+        origin: of an exploited draw, the candidate's id.
+        value: reward that a critic predicts; None without one.
+        uncertainty: error that it expects of `value`, in the reward's unit.
+    """
 
     tokens: Tokens
     log_prob: float | None = None
+    source: DrawSource = "policy"
+    origin: str | None = None
+    value: float | None = None
+    uncertainty: float | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A draw and its reward. `cached`: the architecture was known before, so the reward is no news about it."""
+    """A draw and its reward.
+
+    Attributes:
+        draw: as the agent proposed it.
+        reward: what is to be learnt from.
+        cached: the architecture was known before, so the reward is no news about it.
+        id: the candidate's.
+        status: what became of it.
+        initialisation: what its child's training started from.
+    """
 
     draw: Draw
     reward: float
     cached: bool = False
+    id: str = ""
+    status: Status = "ok"
+    initialisation: str = RANDOM
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether a child was trained with success for this draw: what a critic is fitted on, and what an experience buffer takes."""
+        return not self.cached and self.draw.source in ACTIVATED_SOURCES and self.status == "ok"
 
 
 @dataclass(frozen=True)

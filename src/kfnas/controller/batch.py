@@ -8,25 +8,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kfnas.controller.agents import Draw, Scored
-from kfnas.controller.candidates import RESULT_STATUSES, Candidate, Result, Row, Status, candidate_id, candidate_seed
+from kfnas.controller.agents import Draw, DrawSource, Scored
+from kfnas.controller.candidates import ACTIVATED_SOURCES, RANDOM, RESULT_STATUSES, Candidate, Kind, Result, Row, Source, Status, candidate_id, candidate_seed
 from kfnas.controller.history import UNDIGESTED, History
 from kfnas.controller.reward import Outcome, RewardConfig, batch_rewards, check_accuracy, check_cost, reward
 from kfnas.errors import ResultError
 from kfnas.space import Architecture, Space
 
-DECISIVE = ("status", "accuracy", "cost", "metrics", "fidelity")
+DECISIVE = ("status", "accuracy", "cost", "metrics", "fidelity", "initialisation")
 """Fields in which a second result for a candidate must equal the first; durations, places and texts may differ."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One draw of a batch. `origin`: id of the candidate whose answer is also this draw's; None where it must be evaluated."""
+    """One draw of a batch. `origin`: id of the candidate whose answer is also this draw's; None where there is none such."""
 
     candidate: Candidate
     canonical: Architecture
     log_prob: float | None
     origin: str | None
+    source: Source = "policy"
+    value: float | None = None
+    uncertainty: float | None = None
+
+    @property
+    def needs_result(self) -> bool:
+        """Whether it must be evaluated."""
+        return self.source in ACTIVATED_SOURCES
 
 
 @dataclass(frozen=True)
@@ -54,16 +62,21 @@ class Batch:
             identity = candidate_id(round_number, index)
             architecture = space.architecture(draw.tokens)
             canonical = space.canonical(architecture)
-            known = history.answer(canonical.tokens)
-            origin = known.id if known is not None else first.setdefault(canonical.tokens, identity)
-            candidate = Candidate(identity, architecture, candidate_seed(search_seed, identity), round_number)
-            slots.append(Slot(candidate, canonical, draw.log_prob, None if origin == identity else origin))
+            origin: str | None = draw.origin
+            source: Source = draw.source
+            if source in ACTIVATED_SOURCES:
+                known = history.answer(canonical.tokens)
+                found = known.id if known is not None else first.setdefault(canonical.tokens, identity)
+                origin, source = (None, source) if found == identity else (found, "cached")
+            kind: Kind = "audit" if source == "audit" else "new"
+            candidate = Candidate(identity, architecture, candidate_seed(search_seed, identity), round_number, kind)
+            slots.append(Slot(candidate, canonical, draw.log_prob, origin, source, draw.value, draw.uncertainty))
         return cls(round_number, tuple(slots))
 
     @property
     def waiting(self) -> tuple[Candidate, ...]:
         """Candidates without an answer."""
-        return tuple(slot.candidate for slot in self.slots if slot.origin is None and slot.candidate.id not in self.answers)
+        return tuple(slot.candidate for slot in self.slots if slot.needs_result and slot.candidate.id not in self.answers)
 
     def slot(self, identity: str) -> Slot | None:
         """The slot of a candidate's id."""
@@ -81,17 +94,27 @@ class Batch:
 
     def closed_rows(self, history: History, config: RewardConfig) -> list[Row]:
         """Rows of all slots with their rewards, in candidate order, once nothing is waiting."""
-        answers = [self._answer(slot, history) for slot in self.slots]
-        outcomes = [Outcome(answer.status, answer.result.accuracy, answer.result.cost) for answer in answers]
-        rewards = batch_rewards(outcomes, history.worst_accuracy, history.lowest_reward, config)
-        return [_row(slot, answer, value) for slot, answer, value in zip(self.slots, answers, rewards, strict=True)]
+        answers = {slot.candidate.id: self._answer(slot, history) for slot in self.slots if slot.source != "trusted"}
+        outcomes = [Outcome(answer.status, answer.result.accuracy, answer.result.cost) for answer in answers.values()]
+        rewards = dict(zip(answers, batch_rewards(outcomes, history.worst_accuracy, history.lowest_reward, config), strict=True))
+        rows = []
+        for slot in self.slots:
+            identity = slot.candidate.id
+            if slot.source == "trusted":
+                rows.append(_row(slot, Answer("ok", Result(identity)), slot.value))
+            else:
+                rows.append(_row(slot, answers[identity], rewards[identity]))
+        return rows
 
     def to_json(self, *, digested: bool = False) -> dict[str, Any]:
         """JSON value that `from_json` reads; with `digested`, without the fields that may differ between two runs of the same search."""
         slots = []
         for slot in self.slots:
             fields = {"id": slot.candidate.id, "tokens": list(slot.candidate.tokens), "kind": slot.candidate.kind}
-            slots.append({**fields, "log_prob": slot.log_prob, "origin": slot.origin})
+            # What only agents with a critic or a buffer have is left out of the others' states, and of their digests.
+            judged = {name: getattr(slot, name) for name in ("value", "uncertainty") if getattr(slot, name) is not None}
+            reused = {"source": slot.source} if slot.source in ("trusted", "exploited") else {}
+            slots.append({**fields, "log_prob": slot.log_prob, "origin": slot.origin, **judged, **reused})
         answers: dict[str, Any] = {}
         for identity, answer in self.answers.items():
             fields = answer.result.to_json()
@@ -106,7 +129,10 @@ class Batch:
         for item in value["slots"]:
             architecture = space.architecture(item["tokens"])
             candidate = Candidate(item["id"], architecture, candidate_seed(search_seed, item["id"]), value["round"], item["kind"])
-            slots.append(Slot(candidate, space.canonical(architecture), item["log_prob"], item["origin"]))
+            evaluated: Source = "audit" if candidate.kind == "audit" else "policy"
+            source: Source = item.get("source", "cached" if item["origin"] is not None else evaluated)
+            slot = Slot(candidate, space.canonical(architecture), item["log_prob"], item["origin"], source, item.get("value"), item.get("uncertainty"))
+            slots.append(slot)
         answers = {identity: Answer(item["status"], Result.from_json(item["result"])) for identity, item in value["answers"].items()}
         return cls(value["round"], tuple(slots), answers)
 
@@ -116,12 +142,19 @@ class Batch:
             return self.answers[slot.origin or slot.candidate.id]
         row = history.find(slot.origin)
         assert row is not None
-        return Answer(row.status, Result(row.id, accuracy=row.accuracy, cost=row.cost, reason=row.reason, metrics=row.metrics, fidelity=row.fidelity))
+        result = Result(row.id, accuracy=row.accuracy, cost=row.cost, reason=row.reason, metrics=row.metrics, fidelity=row.fidelity)
+        return Answer(row.status, replace(result, initialisation=row.initialisation))
 
 
 def scored(rows: list[Row]) -> list[Scored]:
     """What an agent learns from: rows that have a reward."""
-    return [Scored(Draw(row.tokens, row.log_prob), row.reward, row.source == "cached") for row in rows if row.reward is not None]
+    items = []
+    for row in rows:
+        if row.reward is not None:
+            source: DrawSource = "policy" if row.source == "cached" else row.source
+            draw = Draw(row.tokens, row.log_prob, source, row.origin if source == "exploited" else None, row.value, row.uncertainty)
+            items.append(Scored(draw, row.reward, row.source == "cached", row.id, row.status, row.initialisation))
+    return items
 
 
 def checked(result: Result, config: RewardConfig) -> Result:
@@ -164,7 +197,15 @@ def _checked(result: Result, config: RewardConfig) -> Result:
     artifacts = {str(name): str(value) for name, value in result.artifacts.items()}
     fidelity = result.fidelity if result.fidelity is None or isinstance(result.fidelity, str) else _finite("fidelity", result.fidelity)
     return replace(
-        result, accuracy=accuracy, cost=cost, device_seconds=device_seconds, metrics=metrics, artifacts=artifacts, fidelity=fidelity, reason=str(result.reason)
+        result,
+        accuracy=accuracy,
+        cost=cost,
+        device_seconds=device_seconds,
+        metrics=metrics,
+        artifacts=artifacts,
+        fidelity=fidelity,
+        reason=str(result.reason),
+        initialisation=_initialisation(result.initialisation),
     )
 
 
@@ -176,6 +217,12 @@ def _number(name: str, value: Any) -> float | None:
     return float(value)
 
 
+def _initialisation(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ResultError(f"initialisation is {value!r}: give {RANDOM!r}, or the name of what the child started from")
+    return value
+
+
 def _finite(name: str, value: Any) -> float:
     number = _number(name, value)
     if number is None or not math.isfinite(number):
@@ -185,7 +232,7 @@ def _finite(name: str, value: Any) -> float:
 
 def _row(slot: Slot, answer: Answer, value: float | None) -> Row:
     result = answer.result
-    cached = slot.origin is not None
+    own = slot.needs_result
     return Row(
         id=slot.candidate.id,
         round=slot.candidate.round,
@@ -193,7 +240,7 @@ def _row(slot: Slot, answer: Answer, value: float | None) -> Row:
         canonical=slot.canonical,
         seed=slot.candidate.seed,
         kind=slot.candidate.kind,
-        source="cached" if cached else "audit" if slot.candidate.kind == "audit" else "policy",
+        source=slot.source,
         status=answer.status,
         accuracy=result.accuracy,
         cost=result.cost,
@@ -203,6 +250,9 @@ def _row(slot: Slot, answer: Answer, value: float | None) -> Row:
         reason=result.reason,
         metrics=result.metrics,
         fidelity=result.fidelity,
-        device_seconds=None if cached else result.device_seconds,
-        artifacts={} if cached else result.artifacts,
+        device_seconds=result.device_seconds if own else None,
+        artifacts=result.artifacts if own else {},
+        initialisation=result.initialisation,
+        value=slot.value,
+        uncertainty=slot.uncertainty,
     )

@@ -14,6 +14,9 @@ ResultStatus = Literal["ok", "failed", "infeasible", "unmeasured"]
 Status = Literal["ok", "failed", "infeasible", "unmeasured", "abandoned"]
 Source = Literal["policy", "cached", "trusted", "exploited", "audit"]
 
+RANDOM = "random"
+"""Initialisation of a child that starts from random weights."""
+
 RESULT_STATUSES: tuple[ResultStatus, ...] = ("ok", "failed", "infeasible", "unmeasured")
 ACTIVATED_SOURCES: tuple[Source, ...] = ("policy", "audit")
 ANSWERS: tuple[Status, ...] = ("ok", "failed", "infeasible")
@@ -68,6 +71,7 @@ class Result:
         fidelity: the training budget, such as 1 (epochs) or "5 epochs of 10k images".
         device_seconds: time that the training took; not part of the search's digest.
         artifacts: where the child's files are, by name; not part of the search's digest.
+        initialisation: what the child's training started from: `random`, or a name of the pool version that gave its weights.
     """
 
     id: str
@@ -79,10 +83,14 @@ class Result:
     fidelity: str | float | None = None
     device_seconds: float | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    initialisation: str = RANDOM
 
     def to_json(self) -> dict[str, Any]:
-        """JSON value that `from_json` reads."""
-        return {**asdict(self), "metrics": dict(self.metrics), "artifacts": dict(self.artifacts)}
+        """JSON value that `from_json` reads; a random initialisation is left out."""
+        value = {**asdict(self), "metrics": dict(self.metrics), "artifacts": dict(self.artifacts)}
+        if self.initialisation == RANDOM:
+            del value["initialisation"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Result:
@@ -97,9 +105,14 @@ class Row:
     Attributes:
         canonical: the canonical form of `architecture`.
         reward: what the agent learnt from; None while the batch is open (but for `ok`), and where nothing could be learnt.
-        source: `policy`: evaluated; `cached`: its architecture was known, so that the answer is that of the candidate `origin`.
-            `trusted`, `exploited` and `audit` belong to agents with a critic or a buffer.
-        log_prob: natural logarithm of the probability with which the policy drew it; None for agents without a policy.
+        source: `policy`: evaluated; `cached`: its architecture was known, so that the answer is that of the candidate `origin`;
+            `trusted`: the critic's word stands for its reward, and it was not evaluated; `audit`: the critic would have been trusted, and it
+            was evaluated all the same; `exploited`: taken from the experience buffer, the draw being that of the candidate `origin`.
+        log_prob: natural logarithm of the probability with which the policy drew it (an exploited one: back then); None for agents without
+            a policy.
+        initialisation: what the child's training started from.
+        value: reward that the critic predicted when it was drawn; None without a critic, or before it had learnt anything.
+        uncertainty: error that the critic expected of `value`, in the reward's unit; None where `value` is.
     """
 
     id: str
@@ -120,6 +133,9 @@ class Row:
     fidelity: str | float | None = None
     device_seconds: float | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    initialisation: str = RANDOM
+    value: float | None = None
+    uncertainty: float | None = None
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -145,12 +161,14 @@ class Row:
             value["canonical"] = list(self.canonical.tokens)
         if self.kind != "new":
             value["kind"] = self.kind
-        for name in ("accuracy", "cost", "reward", "log_prob", "origin", "fidelity", "device_seconds"):
+        for name in ("accuracy", "cost", "reward", "log_prob", "origin", "fidelity", "device_seconds", "value", "uncertainty"):
             if getattr(self, name) is not None:
                 value[name] = getattr(self, name)
         for name in ("reason", "metrics", "artifacts"):
             if getattr(self, name):
                 value[name] = getattr(self, name)
+        if self.initialisation != RANDOM:
+            value["initialisation"] = self.initialisation
         return value
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kfnas.config import canonical_json
 from kfnas.controller.agents import Tokens
-from kfnas.controller.candidates import ANSWERS, Row
+from kfnas.controller.candidates import ACTIVATED_SOURCES, ANSWERS, Row
 from kfnas.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ UNDIGESTED = ("device_seconds", "artifacts", "reason")
 
 COLUMNS = (
     "round", "id", "architecture", "tokens", "accuracy", "cost", "reward", "status", "source", "kind", "seed", "log_prob", "origin", "canonical",
-    "reason", "fidelity", "device_seconds", "metrics", "artifacts",
+    "reason", "fidelity", "device_seconds", "metrics", "artifacts", "initialisation", "value", "uncertainty",
 )  # fmt: skip
-FLOAT_COLUMNS = ("accuracy", "cost", "reward", "log_prob", "device_seconds")
+FLOAT_COLUMNS = ("accuracy", "cost", "reward", "log_prob", "device_seconds", "value", "uncertainty")
 
 MINIMISED = ("cost", "device_seconds")
 
@@ -47,7 +47,7 @@ class History:
         """Add a closed row; `line` is its JSON where that is at hand."""
         value = row.to_json()
         self._by_id[row.id] = len(self.rows)
-        if row.source != "cached" and row.status in ANSWERS:
+        if row.source in ACTIVATED_SOURCES and row.status in ANSWERS:
             self._known.setdefault(row.canonical.tokens, len(self.rows))
         self.rows.append(row)
         self.lines.append(canonical_json(value) if line is None else line)
@@ -56,7 +56,7 @@ class History:
         self.num_activated += row.is_activated
         if row.accuracy is not None:
             self.worst_accuracy = row.accuracy if self.worst_accuracy is None else min(self.worst_accuracy, row.accuracy)
-        if row.reward is not None and row.status != "failed":
+        if row.reward is not None and row.status != "failed" and row.source != "trusted":
             self.lowest_reward = row.reward if self.lowest_reward is None else min(self.lowest_reward, row.reward)
 
     def find(self, identity: str) -> Row | None:

@@ -12,7 +12,7 @@ rises from round to round, and it falls back to its configured value when they a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kfnas.controller.agents import AgentState, Draw, IsKnown, Scored, Tokens, canonical_tokens
 from kfnas.controller.config import SearchConfig
+from kfnas.controller.optimizer import LazyAdam
 from kfnas.controller.policy import Policy
 from kfnas.errors import SpaceError
 
@@ -33,34 +34,55 @@ MAX_ATTEMPTS = 200
 OPENING = 1.3
 """Factor by which the weight of the entropy rises or falls from one round to the next, while too many draws are known or not."""
 MAX_FACTOR = 100.0
+OPEN_WEIGHT = 1.0
+"""Weight, beside advantages of unit deviation, of each nat that the policy's entropy falls short of the least that it is to keep."""
 
 
-def normalised_advantages(rewards: Tensor) -> Tensor:
-    """Rewards [N] less their mean, over their standard deviation (of the population); zeros where they are all alike."""
-    centred = rewards - rewards.mean()
-    deviation = centred.square().mean().sqrt()
-    if deviation <= 1e-8 * rewards.abs().max().clamp(min=1e-8):
-        return torch.zeros_like(rewards)
-    return centred / deviation
+class Imagined(NamedTuple):
+    """A draw of the current policy whose reward is imagined: tokens, log-probability (nats), and that reward."""
+
+    tokens: Tokens
+    log_prob: float
+    reward: float
 
 
-def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) for each sample [N], to be maximised; ratio = exp(log_prob - old_log_prob)."""
-    ratio = (log_prob - old_log_prob).exp()
-    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+def normalised_advantages(rewards: Tensor, yardstick: Tensor | None = None) -> Tensor:
+    """Rewards [N] less their mean, over their standard deviation (of the population); zeros where they are all alike.
+
+    Args:
+        rewards: [N].
+        yardstick: bool [N], those whose mean and deviation are taken for all; where they are alike, or None: all are.
+    """
+    measured = rewards if yardstick is None else rewards[yardstick]
+    deviation = (measured - measured.mean()).square().mean().sqrt()
+    if deviation <= 1e-8 * measured.abs().max().clamp(min=1e-8):
+        return torch.zeros_like(rewards) if yardstick is None else normalised_advantages(rewards)
+    return (rewards - measured.mean()) / deviation
+
+
+def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float, spans: Tensor | float = 1.0) -> Tensor:
+    """min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) * span for each sample [N], to be maximised.
+
+    ratio = exp((log_prob - old_log_prob) / span). With a span of 1 it is the ratio of whole architectures; with one of D decisions, the
+    geometric mean of the ratios of the decisions. The gradient at a ratio of 1 is the same.
+    """
+    ratio = ((log_prob - old_log_prob) / spans).exp()
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages) * spans
 
 
 class PPOAgent:
-    """Draws from the policy, and moves it towards the draws that were rewarded."""
+    """Draws from the policy, and moves it towards the draws that were rewarded.
+
+    `known_share`: share of known architectures among the first draws of the last batch, by which the entropy's weight rises and falls.
+    """
 
     def __init__(self, space: Space, config: SearchConfig, seed: int) -> None:
         self._space, self._config = space, config
         self._generator = torch.Generator().manual_seed(seed)
         self.policy = Policy(space.num_choices, config.policy, self._generator)
-        self._optimizer: torch.optim.Adam | None = None
-        self._moments: dict[str, dict[str, Tensor]] = {}
+        self._adam = LazyAdam(self.policy, config.ppo.learning_rate)
         self._entropy_factor = 1.0
-        self._known_share = 0.0
+        self.known_share = 0.0
 
     def propose(self, count: int, is_known: IsKnown) -> list[Draw]:
         """Draws of the policy. Invalid ones are drawn again; so are known ones, `redraws` times, before they fill what is left of the
@@ -77,12 +99,12 @@ class PPOAgent:
         known: list[Tokens] = []
         taken: set[Tokens] = set()
         for attempt in range(MAX_ATTEMPTS + redraws):
-            for tokens in self._sample(count if attempt <= redraws else MAX_DRAWS):
+            for tokens in self.sample(count if attempt <= redraws else MAX_DRAWS):
                 key = canonical_tokens(self._space, tokens)
                 (known if key in taken or is_known(key) else fresh).append(tokens)
                 taken.add(key)
             if attempt == 0:
-                self._known_share = len(known) / max(1, len(known) + len(fresh))
+                self.known_share = len(known) / max(1, len(known) + len(fresh))
             if len(fresh) >= count or (attempt >= redraws and len(fresh) + len(known) >= count):
                 break
         if not fresh and not known:
@@ -91,49 +113,78 @@ class PPOAgent:
                 f"state the rule as choices of fewer decisions"
             )
         chosen = (fresh + known)[:count]
-        with torch.no_grad():
-            log_prob = self.policy(torch.tensor(chosen)).log_prob
-        return [Draw(tokens, value) for tokens, value in zip(chosen, log_prob.tolist(), strict=True)]
+        return [Draw(tokens, value) for tokens, value in zip(chosen, self.log_probs(chosen), strict=True)]
 
-    def _sample(self, count: int) -> list[Tokens]:
+    @property
+    def replay_span(self) -> int:
+        """Decisions over which the ratio of a draw from the experience buffer is averaged."""
+        return len(self._space.num_choices) if self._config.experience.ratio == "per_decision" else 1
+
+    @torch.no_grad()
+    def log_probs(self, architectures: Sequence[Tokens]) -> list[float]:
+        """Log-probability (nats) of each architecture under the current policy."""
+        values: list[float] = self.policy(torch.tensor(architectures)).log_prob.tolist()
+        return values
+
+    def sample(self, count: int) -> list[Tokens]:
         """The valid ones of `count` draws."""
         drawn = [tuple(row) for row in self.policy.sample(count, self._generator).tolist()]
         return [tokens for tokens in drawn if self._space.is_valid(tokens)]
 
     def learn(self, batch: Sequence[Scored], progress: float) -> dict[str, float]:
         """One PPO update of several epochs. Batches of fewer than two draws, which have no advantages, change nothing."""
+        return self.update(batch, [1.0] * len(batch), progress)
+
+    def update(
+        self,
+        batch: Sequence[Scored],
+        weights: Sequence[float],
+        progress: float,
+        imagined: Sequence[Imagined] = (),
+        *,
+        least_entropy: float | None = None,
+    ) -> dict[str, float]:
+        """`learn`, with more say.
+
+        Args:
+            batch: as `learn` takes it.
+            weights: of the surrogate of each draw of the batch.
+            progress: as `learn` takes it.
+            imagined: draws of the current policy that are learnt from together with the batch; their rewards are on the batch's scale.
+            least_entropy: nats below which the policy's mean entropy is pushed back up, by `OPEN_WEIGHT` for each nat, in the place of
+                the weight that rises with the share of known draws; None: that weight.
+        """
         if len(batch) < 2:
             return {}
         settings = self._config.ppo
-        optimizer = self._live_optimizer()
-        entropy_weight = self._entropy_weight(progress)
-        tokens = torch.tensor([item.draw.tokens for item in batch])
-        old_log_prob = torch.tensor([item.draw.log_prob for item in batch])
-        advantages = normalised_advantages(torch.tensor([item.reward for item in batch], dtype=torch.float64)).float()
+        optimizer = self._adam.live()
+        entropy_weight = self._entropy_weight(progress, rises=least_entropy is None)
+        tokens = torch.tensor([item.draw.tokens for item in batch] + [item.tokens for item in imagined])
+        old_log_prob = torch.tensor([item.draw.log_prob for item in batch] + [item.log_prob for item in imagined])
+        weight = torch.tensor([*weights, *[1.0] * len(imagined)])
+        rewards = [item.reward for item in batch] + [item.reward for item in imagined]
+        # Draws of the current policy are the yardstick: the best of old would make all that it draws now look bad.
+        replayed = torch.tensor([item.draw.source == "exploited" for item in batch] + [False] * len(imagined))
+        yardstick = ~replayed if replayed.any() and not replayed.all() else None
+        advantages = normalised_advantages(torch.tensor(rewards, dtype=torch.float64), yardstick).float()
+        spans = torch.where(replayed, float(self.replay_span), 1.0)
         for _ in range(settings.epochs):
             log_prob, entropy = self.policy(tokens)
-            surrogate = clipped_surrogate(log_prob, old_log_prob, advantages, settings.clip)
+            surrogate = weight * clipped_surrogate(log_prob, old_log_prob, advantages, settings.clip, spans)
             loss = -(surrogate.mean() + entropy_weight * entropy.mean())
+            if least_entropy is not None:
+                loss = loss + OPEN_WEIGHT * (least_entropy - entropy.mean()).clamp(min=0)
             optimizer.zero_grad()
             loss.backward()
             if settings.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm)
             optimizer.step()
-        return {**self._metrics(tokens, old_log_prob), "policy/entropy_weight": entropy_weight, "policy/known_share": self._known_share}
+        return {**self._metrics(tokens, old_log_prob), "policy/entropy_weight": entropy_weight, "policy/known_share": self.known_share}
 
-    def _live_optimizer(self) -> torch.optim.Adam:
-        """Adam, made when it is first needed: constructing one imports torch's compiler, which costs a process that only samples a second."""
-        if self._optimizer is None:
-            self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=self._config.ppo.learning_rate)
-            for name, parameter in self.policy.named_parameters():
-                if name in self._moments:
-                    self._optimizer.state[parameter] = self._moments[name]
-        return self._optimizer
-
-    def _entropy_weight(self, progress: float) -> float:
+    def _entropy_weight(self, progress: float, *, rises: bool) -> float:
         """The configured weight at this share of the horizon, times the factor that keeps the policy open."""
         settings = self._config.ppo
-        step = OPENING if self._known_share > settings.max_known_share else 1 / OPENING
+        step = OPENING if rises and self.known_share > settings.max_known_share else 1 / OPENING
         self._entropy_factor = max(1.0, min(self._entropy_factor * step, MAX_FACTOR))
         end = settings.entropy if settings.entropy_end is None else settings.entropy_end
         return (settings.entropy + (end - settings.entropy) * progress) * self._entropy_factor
@@ -152,19 +203,14 @@ class PPOAgent:
     def state(self) -> AgentState:
         """Weights, Adam's moments and the generator."""
         arrays = {f"policy.{name}": value.detach().numpy().copy() for name, value in self.policy.state_dict().items()}
-        for name, parameter in self.policy.named_parameters():
-            moments = self._moments.get(name, {}) if self._optimizer is None else self._optimizer.state.get(parameter, {})
-            for key, value in moments.items():
-                arrays[f"adam.{name}.{key}"] = np.asarray(value.detach().numpy()).copy()
+        arrays |= {f"adam.{name}": value for name, value in self._adam.arrays().items()}
         arrays["generator"] = self._generator.get_state().numpy().copy()
-        return AgentState(values={"entropy_factor": self._entropy_factor, "known_share": self._known_share}, arrays=arrays)
+        return AgentState(values={"entropy_factor": self._entropy_factor, "known_share": self.known_share}, arrays=arrays)
 
     def restore(self, state: AgentState) -> None:
         """Go on from `state`."""
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.arrays.items()}
         self.policy.load_state_dict({name.removeprefix("policy."): value for name, value in tensors.items() if name.startswith("policy.")})
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        found = {name: {key: tensors[f"adam.{name}.{key}"] for key in keys if f"adam.{name}.{key}" in tensors} for name, _ in self.policy.named_parameters()}
-        self._optimizer, self._moments = None, {name: moments for name, moments in found.items() if moments}
+        self._adam.restore({name.removeprefix("adam."): value for name, value in state.arrays.items() if name.startswith("adam.")})
         self._generator.set_state(tensors["generator"])
-        self._entropy_factor, self._known_share = float(state.values["entropy_factor"]), float(state.values["known_share"])
+        self._entropy_factor, self.known_share = float(state.values["entropy_factor"]), float(state.values["known_share"])

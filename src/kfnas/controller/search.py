@@ -20,10 +20,11 @@ from kfnas.config import canonical_json, parse
 from kfnas.controller.agents import Agent, AgentState, Tokens
 from kfnas.controller.baselines import EvolutionAgent, LocalSearchAgent, RandomAgent
 from kfnas.controller.batch import Answer, Batch, checked, same, scored
-from kfnas.controller.candidates import Candidate, Result, Row
-from kfnas.controller.config import SearchConfig
+from kfnas.controller.candidates import ACTIVATED_SOURCES, Candidate, Result, Row
+from kfnas.controller.config import CRITIC_AGENTS, POLICY_AGENTS, SearchConfig
+from kfnas.controller.evidence import prior_samples
 from kfnas.controller.history import History, activated_ok, pareto_front, to_frame
-from kfnas.controller.knowledge import Knowledge, KnownSample
+from kfnas.controller.knowledge import Knowledge, KnownSample, critic_weights
 from kfnas.controller.reward import is_within_budget
 from kfnas.controller.state import SavedState, arrays_digest, read_state, write_state
 from kfnas.errors import BudgetError, ConfigError, CorruptError, NotFound, ResultError, SearchExhausted, SpaceError
@@ -42,16 +43,18 @@ class Search:
         space: what is searched.
         config: agent, reward and batches; None: the defaults.
         seed: of every draw; 0 or more. Equal seeds and equal results give equal searches.
-        prior: knowledge of earlier searches. The agents of this version have no critic that could start from it, so only None is taken.
+        prior: knowledge of an earlier search in the same space, of any task and target, which the critic starts from.
 
     Raises:
-        ConfigError: the seed is no integer in [0, 2**63), or a prior is given.
+        ConfigError: the seed is no integer in [0, 2**63); the agent has no critic that could start from the prior; or not one of the prior's
+            samples can be scored by this search's reward.
+        SpaceError: the prior is of another space.
     """
 
     def __init__(self, space: Space, config: SearchConfig | None = None, *, seed: int = 0, prior: Knowledge | None = None) -> None:
         self._begin(space, SearchConfig() if config is None else config, seed)
         if prior is not None:
-            raise ConfigError(f"prior: agent {self.config.agent!r} has no critic to start from earlier knowledge (got {type(prior).__name__}); leave prior out")
+            self._take(prior)
         aim = self.config.reward
         if aim.ranks_without_target:
             logger.warning("reward %s has one exponent on both sides: target %g scales every reward alike and changes no ranking", aim.kind, aim.target)
@@ -96,8 +99,7 @@ class Search:
         """One row a draw, in order; of an open batch, what has been answered. Missing numbers are NaN.
 
         Columns: round, id, architecture, tokens, accuracy, cost, reward, status, source, kind, seed, log_prob, origin, canonical,
-            reason, fidelity, device_seconds,
-        metrics, artifacts; see `Row`.
+            reason, fidelity, device_seconds, metrics, artifacts, initialisation, value, uncertainty; see `Row`.
         """
         return to_frame(self.rows)
 
@@ -193,11 +195,19 @@ class Search:
         """
         return pareto_front(activated_ok(self.rows), objectives)
 
-    def knowledge(self) -> Knowledge:
-        """What this search learnt, for another one to start from."""
+    def knowledge(self, task: str = "") -> Knowledge:
+        """What this search learnt, for another one to start from: its trained samples, those of its prior (unless the critic gave it up),
+        and the critic's weights.
+
+        Args:
+            task: label of this search's samples; rewards of unlike tasks are not compared.
+        """
+        state = self._agent_state_now() if self._config.agent in CRITIC_AGENTS else AgentState()
         rows = activated_ok(self._history.rows)
-        samples = [KnownSample(row.canonical.tokens, row.accuracy, row.cost, row.fidelity) for row in rows if row.accuracy is not None]
-        return Knowledge(self._space.to_json(), tuple(samples))
+        own = [KnownSample(row.canonical.tokens, row.accuracy, row.cost, row.fidelity, task, row.initialisation) for row in rows if row.accuracy is not None]
+        keeps_prior = self._prior is not None and state.values["critic"]["has_prior"]
+        earlier = self._prior.samples if self._prior is not None and keeps_prior else ()
+        return Knowledge(self._space.to_json(), (*earlier, *own), critic_weights(state))
 
     def digest(self) -> str:
         """Sha256 (hex) over the whole state: history, open batch, weights, generators. Durations, reasons and artifacts' places are left
@@ -213,6 +223,8 @@ class Search:
             "agent": dict(state.values),
             "arrays": arrays_digest(state.arrays),
         }
+        if self._prior is not None:
+            value["prior"] = self._prior.samples_only().digest()
         return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
     def save(self, directory: Path | str) -> None:
@@ -233,7 +245,8 @@ class Search:
             "agent": dict(state.values),
             "metrics": self._metrics,
         }
-        write_state(Path(directory), SavedState(values, state.arrays, self._history.lines))
+        prior = None if self._prior is None else canonical_json(self._prior.samples_only().to_json())
+        write_state(Path(directory), SavedState(values, state.arrays, self._history.lines, prior))
 
     @classmethod
     def load(cls, directory: Path | str, space: Space | None = None) -> Search:
@@ -273,6 +286,7 @@ class Search:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
             raise ConfigError(f"seed: {seed!r} is not usable; give an integer of 0 or more, below 2**63")
         self._space, self._config, self._seed = space, config, int(seed)
+        self._prior: Knowledge | None = None
         self._round = 0
         self._batch: Batch | None = None
         self._history = History()
@@ -281,8 +295,21 @@ class Search:
         self._agent: Agent | None = None
         self._agent_state: AgentState | None = None
 
+    def _take(self, prior: Knowledge) -> None:
+        if self._config.agent not in CRITIC_AGENTS:
+            raise ConfigError(
+                f"prior: agent {self._config.agent!r} has no critic to start from earlier knowledge; leave prior out, or choose {' or '.join(CRITIC_AGENTS)}"
+            )
+        if not isinstance(prior, Knowledge):
+            raise ConfigError(f"prior: {type(prior).__name__} is not knowledge; give what Search.knowledge() or Knowledge.load() returned")
+        prior.check_space(self._space)
+        prior_samples(prior.samples, self._config.reward)
+        self._prior = prior
+
     def _restore(self, saved: SavedState) -> None:
         values = saved.values
+        if saved.prior is not None:
+            self._prior = Knowledge.from_json(json.loads(saved.prior))
         self._round = int(values["round"])
         self._metrics = dict(values["metrics"])
         self._agent_state = AgentState(values["agent"], saved.arrays)
@@ -297,7 +324,7 @@ class Search:
 
     def _live_agent(self) -> Agent:
         if self._agent is None:
-            self._agent = make_agent(self._space, self._config, self._seed)
+            self._agent = make_agent(self._space, self._config, self._seed, self._prior)
             if self._agent_state is not None:
                 self._agent.restore(self._agent_state)
                 self._agent_state = None
@@ -338,7 +365,7 @@ class Search:
         """What an id was answered with; None where its answer is awaited."""
         slot = None if self._batch is None else self._batch.slot(identity)
         row = self._history.find(identity)
-        if (slot is None and row is None) or (slot is not None and slot.origin is not None) or (row is not None and row.origin is not None):
+        if (slot is None or not slot.needs_result) and (row is None or row.source not in ACTIVATED_SOURCES):
             raise ResultError(f"candidate {identity!r} was never handed out by this search; give the id of a candidate of suggest()")
         if row is not None:
             return row
@@ -346,12 +373,16 @@ class Search:
         return self._batch.answers.get(identity)
 
 
-def make_agent(space: Space, config: SearchConfig, seed: int) -> Agent:
-    """The agent that a configuration names, at its start."""
+def make_agent(space: Space, config: SearchConfig, seed: int, prior: Knowledge | None = None) -> Agent:
+    """The agent that a configuration names, at its start; `prior` is what its critic starts from."""
     if config.agent == "mnas":
         from kfnas.controller.ppo import PPOAgent
 
         return PPOAgent(space, config, seed)
+    if config.agent in POLICY_AGENTS:
+        from kfnas.controller.fnas import FNASAgent
+
+        return FNASAgent(space, config, seed, prior)
     rng = np.random.default_rng(seed)
     if config.agent == "random":
         return RandomAgent(space, rng)

@@ -3,6 +3,7 @@
     state.json              everything but the following, canonical JSON, with the digests of the other files
     weights.safetensors     the agent's arrays: weights, moments, generator
     history-00000.jsonl     closed rows, 1,000 a file, so that a full file never changes again and a content-addressed store keeps it once
+    prior.json              the knowledge that the search started from, where it started from any; it never changes either
 
 Nothing in it names code: a space comes back as its decisions, or is given by the caller.
 """
@@ -26,16 +27,17 @@ from kfnas.errors import AccessDenied, CorruptError, KfnasError, NotFound, State
 
 FORMAT = 1
 CHUNK_ROWS = 1000
-STATE, WEIGHTS = "state.json", "weights.safetensors"
+STATE, WEIGHTS, PRIOR = "state.json", "weights.safetensors", "prior.json"
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What is saved: a JSON value, named arrays, and the history's lines of JSON."""
+    """What is saved: a JSON value, named arrays, the history's lines of JSON, and the prior as JSON text (None: there is none)."""
 
     values: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
     lines: Sequence[str]
+    prior: str | None = None
 
 
 def write_state(directory: Path, state: SavedState) -> None:
@@ -47,6 +49,8 @@ def write_state(directory: Path, state: SavedState) -> None:
         AccessDenied: the folder may not be written.
     """
     files = {name: text.encode() for name, text in _chunks(state.lines)}
+    if state.prior is not None:
+        files[PRIOR] = state.prior.encode()
     files[WEIGHTS] = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in state.arrays.items()})
     values = {**state.values, "format": FORMAT, "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}}
     files[STATE] = canonical_json(values).encode() + b"\n"
@@ -80,7 +84,7 @@ def read_state(directory: Path) -> SavedState:
     except (KeyError, SafetensorError) as error:
         raise CorruptError(f"{directory / WEIGHTS}: not safetensors ({error}); take an intact copy of the folder") from None
     lines = [line for name in sorted(files) if name.startswith("history-") for line in files[name].decode().splitlines()]
-    return SavedState(values=values, arrays=arrays, lines=lines)
+    return SavedState(values=values, arrays=arrays, lines=lines, prior=files[PRIOR].decode() if PRIOR in files else None)
 
 
 def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -110,7 +114,7 @@ def _replace_files(directory: Path, files: Mapping[str, bytes]) -> None:
         raise
     for name in files:
         (directory / f".{name}.new").replace(directory / name)
-    for path in directory.glob("history-*.jsonl"):
+    for path in (*directory.glob("history-*.jsonl"), *directory.glob(PRIOR)):
         if path.name not in files:
             path.unlink()
 

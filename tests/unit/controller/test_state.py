@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from kfnas.controller import Knowledge, PolicyConfig, Result, Search, SearchConfig
+from kfnas.controller import CriticConfig, PolicyConfig, Result, Search, SearchConfig
 from kfnas.controller.state import CHUNK_ROWS, SavedState, read_state, write_state
 from kfnas.errors import AccessDenied, CorruptError, NotFound, SpaceError, StateVersionError, StorageFull
 from kfnas.space import Space
 
-AGENTS = ["random", "evolution", "local_search", "mnas"]
+AGENTS = ["random", "evolution", "local_search", "mnas", "mnas+uac", "mnas+aeb", "fnas"]
 SPACE = Space.from_decisions({f"block{block}/{name}": ["a", "b", "c"] for block in range(3) for name in ("op", "kernel")})
+
+CRITIC = CriticConfig(model="networks", hidden_units=8, min_samples=6, fit_steps=4, fit_batch=8)
+BAYESIAN = CriticConfig(model="bayesian", min_samples=6)
 
 
 def _search(agent: str = "mnas", space: Space = SPACE) -> Search:
-    return Search(space, SearchConfig(agent=agent, batch_size=8, policy=PolicyConfig(hidden_units=16)), seed=0)  # type: ignore[arg-type]
+    return Search(space, SearchConfig(agent=agent, batch_size=8, policy=PolicyConfig(hidden_units=16), critic=BAYESIAN if agent == "fnas" else CRITIC), seed=0)  # type: ignore[arg-type]
 
 
 def _step(search: Search) -> None:
@@ -208,20 +211,3 @@ def test_reading_a_saved_search_does_not_import_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == search.digest()
     assert _bytes(tmp_path / "again") == _bytes(tmp_path)
-
-
-def test_knowledge_survives_its_folder(tmp_path: Path) -> None:
-    search = _search()
-    _step(search)
-    search.knowledge().save(tmp_path / "knowledge")
-    assert Knowledge.load(tmp_path / "knowledge") == search.knowledge()
-    with pytest.raises(NotFound):
-        Knowledge.load(tmp_path)
-    path = tmp_path / "knowledge" / "knowledge.json"
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps({**value, "format": 2}))
-    with pytest.raises(StateVersionError):
-        Knowledge.load(path.parent)
-    path.write_text("{}")
-    with pytest.raises(CorruptError):
-        Knowledge.load(path.parent)
