@@ -17,8 +17,9 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	touch $@
 
 .PHONY: setup
-setup: $(VENV)/.installed  ## Create .venv with kfnas and every locked dependency in it, and fetch Fashion-MNIST
+setup: $(VENV)/.installed  ## Create .venv with kfnas and every locked dependency in it, and fetch the two data sets of the examples
 	@scripts/fetch_fashion_mnist.sh
+	@scripts/fetch_animal_shapes.sh
 
 .PHONY: demo
 demo: setup  ## Search on Fashion-MNIST for about seven minutes, end to end; then open the report it names

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from kfnas.config import Config
 from kfnas.errors import DataError
-from kfnas.train.files import DEBIAN_FASHION_MNIST, idx_folder, no_fashion_mnist, picture_folder
+from kfnas.train.files import ANIMAL_SHAPES_FILES, DEBIAN_FASHION_MNIST, idx_folder, no_animal_shapes, no_fashion_mnist, picture_folder
 from kfnas.train.task import ImageTask, NetworkInputs
 
 if TYPE_CHECKING:
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from kfnas.train.sources import Source
 
 _MIN_IMAGES_OF_A_CLASS = 2
+_CROP_PADDING = {"fashion-mnist": 2, "digits": 1, "animal-shapes": 2}
+"""Of the sources that have a name, each of which is used at 28 pixels a side unless told otherwise, and has ten classes."""
 
 
 class ClassificationConfig(Config):
     """Data set, split and augmentation. What is None is chosen by the source."""
 
-    source: str = Field("fashion-mnist", min_length=1, description="fashion-mnist, digits, or the path of a folder with one subfolder of pictures a class")
-    data_dir: Path | None = Field(None, description="folder of Fashion-MNIST's four IDX files, where it is none of the usual ones")
+    source: str = Field(
+        "fashion-mnist", min_length=1, description="fashion-mnist, digits, animal-shapes, or the path of a folder with one subfolder of pictures a class"
+    )
+    data_dir: Path | None = Field(None, description="folder of the IDX files of fashion-mnist or animal-shapes, where it is none of the usual ones")
     resolution: int | None = Field(
         None, ge=8, le=4096, description="pixels a side; None: 28, for folders the median of the pictures' shorter sides (at most 224)"
     )
@@ -37,7 +41,10 @@ class ClassificationConfig(Config):
     limit: int | None = Field(None, ge=4, description="images of the whole training set, retraining included; None: all")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share that becomes the test set, where the source has none of its own")
     crop_padding: int | None = Field(
-        None, ge=0, le=64, description="pixels by which images are moved at random; None: 2 for fashion-mnist, 1 for digits, resolution / 8 for folders"
+        None,
+        ge=0,
+        le=64,
+        description="pixels by which images are moved at random; None: 1 for digits, 2 for the other named sources, resolution / 8 for folders",
     )
     flip: bool | None = Field(None, description="whether images are mirrored at random; None: not for digits")
     memory_gib: float = Field(8.0, gt=0, description="memory that a folder's images may take")
@@ -53,11 +60,11 @@ class Classification(ImageTask):
 
     def check(self, config: ClassificationConfig) -> NetworkInputs | None:
         """What the names of the source's files tell: DataError where it cannot be what it must, else the networks' inputs, as far as they can be known."""
-        if config.source == "fashion-mnist":
-            if config.data_dir is not None and idx_folder([config.data_dir]) is None:
-                raise no_fashion_mnist([config.data_dir])
-            return NetworkInputs(1, config.resolution or 28, 10)
-        if config.source == "digits":
+        if config.data_dir is not None and config.source == "fashion-mnist" and idx_folder([config.data_dir]) is None:
+            raise no_fashion_mnist([config.data_dir])
+        if config.data_dir is not None and config.source == "animal-shapes" and idx_folder([config.data_dir], ANIMAL_SHAPES_FILES) is None:
+            raise no_animal_shapes([config.data_dir])
+        if config.source in _CROP_PADDING:
             return NetworkInputs(1, config.resolution or 28, 10)
         _, _, classes = picture_folder(Path(config.source).expanduser())
         return None if config.resolution is None else NetworkInputs(config.channels or 3, config.resolution, len(classes))
@@ -69,10 +76,10 @@ class Classification(ImageTask):
         source = _limited(_read(config, seed, cache_dir), config.limit, seed)
         _check_classes(source, config.source)
         resolution = int(source.train_images.shape[-1])
-        padding = {"fashion-mnist": 2, "digits": 1}.get(config.source, resolution // 8)
+        padding = _CROP_PADDING.get(config.source, resolution // 8)
         meta = {
             "task": self.name,
-            "source": config.source if config.source in ("fashion-mnist", "digits") else "folder",
+            "source": config.source if config.source in _CROP_PADDING else "folder",
             "classes": list(source.classes),
             "augmentation": {
                 "crop_padding": padding if config.crop_padding is None else config.crop_padding,
@@ -127,16 +134,17 @@ def _read(config: ClassificationConfig, seed: int, cache_dir: Path | None) -> So
     from kfnas.train import sources
 
     if config.source == "fashion-mnist":
-        cache = (default_cache_dir() if cache_dir is None else cache_dir) / "fashion-mnist"
+        cache = (default_cache_dir() if cache_dir is None else cache_dir) / config.source
         if config.data_dir is not None:
             found = sources.fashion_mnist([config.data_dir], download=None)
         else:
             folders = [DEBIAN_FASHION_MNIST, cache, cache / "FashionMNIST" / "raw"]
             found = sources.fashion_mnist(folders, download=lambda: sources.torchvision_download(cache))
-        resolution = 28
     elif config.source == "digits":
         found = sources.digits(seed=seed, test_fraction=config.test_fraction)
-        resolution = 28
+    elif config.source == "animal-shapes":
+        folder = (default_cache_dir() if cache_dir is None else cache_dir) / config.source if config.data_dir is None else config.data_dir
+        found = sources.animal_shapes([folder], seed=seed, test_fraction=config.test_fraction)
     else:
         return sources.image_folder(
             Path(config.source).expanduser(),
@@ -147,7 +155,7 @@ def _read(config: ClassificationConfig, seed: int, cache_dir: Path | None) -> So
             seed=seed,
             test_fraction=config.test_fraction,
         )
-    resolution = config.resolution or resolution
+    resolution = config.resolution or 28
     return sources.Source(
         sources.resized(found.train_images, resolution), found.train_labels, sources.resized(found.test_images, resolution), found.test_labels, found.classes
     )

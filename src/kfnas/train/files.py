@@ -11,6 +11,7 @@ from kfnas.errors import DataError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+ANIMAL_SHAPES_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
 
@@ -22,15 +23,21 @@ class Pictures(NamedTuple):
     labels: list[int]
 
 
-def idx_folder(folders: Sequence[Path]) -> Path | None:
-    """The first of `folders` that holds Fashion-MNIST's four IDX files, packed or not."""
-    return next((folder for folder in folders if _has_idx(folder)), None)
+def idx_folder(folders: Sequence[Path], names: Sequence[str] = IDX_FILES) -> Path | None:
+    """The first of `folders` that holds the named IDX files, packed or not: Fashion-MNIST's four, unless told otherwise."""
+    return next((folder for folder in folders if _has_idx(folder, names)), None)
 
 
 def no_fashion_mnist(folders: Sequence[Path]) -> DataError:
     """What to say where none of `folders` holds it."""
     looked = ", ".join(str(folder) for folder in folders)
     return DataError(f"Fashion-MNIST is not in {looked}; run scripts/fetch_fashion_mnist.sh, or set data_dir to a folder with its four .gz files")
+
+
+def no_animal_shapes(folders: Sequence[Path]) -> DataError:
+    """What to say where none of `folders` holds the two files of animal shapes."""
+    looked = ", ".join(str(folder) for folder in folders)
+    return DataError(f"animal shapes are not in {looked}; run scripts/fetch_animal_shapes.sh, or set data_dir to a folder with its two .gz files")
 
 
 def picture_folder(folder: Path) -> tuple[Pictures, Pictures | None, list[str]]:
@@ -42,14 +49,14 @@ def picture_folder(folder: Path) -> tuple[Pictures, Pictures | None, list[str]]:
         DataError: no such folder, no picture, one class, or a class that only the test part has.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give one with a subfolder of pictures for each class, or the name fashion-mnist or digits")
+        raise DataError(f"{folder}: no such folder; give one with a subfolder of pictures for each class, or the name fashion-mnist, digits or animal-shapes")
     train_folder, test_folder = _train_and_test(folder)
     train, classes = _list_pictures(train_folder)
     return train, None if test_folder is None else _list_pictures(test_folder, classes)[0], classes
 
 
-def _has_idx(folder: Path) -> bool:
-    return all((folder / f"{name}.gz").is_file() or (folder / name).is_file() for name in IDX_FILES)
+def _has_idx(folder: Path, names: Sequence[str]) -> bool:
+    return all((folder / f"{name}.gz").is_file() or (folder / name).is_file() for name in names)
 
 
 def _train_and_test(folder: Path) -> tuple[Path, Path | None]:
