@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import click
 
 from kfnas import __version__
 from kfnas.errors import KfnasError, UserError
+from kfnas_pipelines.command_line import CONFIG_ARGUMENT, SET_OPTION, LazyGroup, command
 
 if TYPE_CHECKING:
     from kfnas.steps.config import RunConfig
@@ -27,33 +27,15 @@ if TYPE_CHECKING:
 EXIT_USER = 2
 EXIT_OTHER = 1
 
-CONFIG_ARGUMENT = click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.yaml")
-SET_OPTION = click.option(
-    "overrides",
-    "--set",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one field, such as search.batch_size=8; the value is YAML. May be given several times.",
-)
+LAZY = {
+    "bench": "kfnas_pipelines.bench_commands:bench",
+    "pool": "kfnas_pipelines.pool_commands:pool",
+    "prove": "kfnas_pipelines.study_commands:prove",
+}
+"""Groups of commands by name, each `module:attribute` beside this module."""
 
 
-def _debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.find_root().meta["kfnas.debug"] = True
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-
-
-def _command(group: click.Group, name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command with what all of them have: `--debug`, and a docstring kept line by line."""
-    debug = click.option("--debug", is_flag=True, expose_value=False, callback=_debug, help="Show the traceback of an error, and what happens inside.")
-
-    def wrap(function: Callable[..., Any]) -> click.Command:
-        return group.command(name)(debug(function))
-
-    return wrap
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, lazy=LAZY, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="kfnas")
 def cli() -> None:
     """Find the network that is most accurate within a latency budget, on your data, for your device.
@@ -74,7 +56,7 @@ def cli() -> None:
     """
 
 
-@_command(cli)
+@command(cli)
 @CONFIG_ARGUMENT
 @SET_OPTION
 def run(config: Path, overrides: tuple[str, ...]) -> None:
@@ -91,7 +73,7 @@ def run(config: Path, overrides: tuple[str, ...]) -> None:
     _drive(_load(config, overrides), resume=False)
 
 
-@_command(cli)
+@command(cli)
 @CONFIG_ARGUMENT
 @SET_OPTION
 @click.option("--take-over", is_flag=True, help="Go on although another run holds the search; that run can change it no more.")
@@ -108,7 +90,7 @@ def resume(config: Path, overrides: tuple[str, ...], take_over: bool) -> None:
     _drive(_load(config, overrides), resume=True, take_over=take_over)
 
 
-@_command(cli, "try")
+@command(cli, "try")
 @CONFIG_ARGUMENT
 @SET_OPTION
 def try_(config: Path, overrides: tuple[str, ...]) -> None:
@@ -126,7 +108,7 @@ def try_(config: Path, overrides: tuple[str, ...]) -> None:
     _drive(trial_of(_load(config, overrides)), resume=None)
 
 
-@_command(cli)
+@command(cli)
 @CONFIG_ARGUMENT
 @SET_OPTION
 def status(config: Path, overrides: tuple[str, ...]) -> None:
@@ -141,7 +123,7 @@ def status(config: Path, overrides: tuple[str, ...]) -> None:
     click.echo(describe(_load(config, overrides).text))
 
 
-@_command(cli)
+@command(cli)
 @CONFIG_ARGUMENT
 @SET_OPTION
 @click.option(
@@ -163,7 +145,7 @@ def report(config: Path, overrides: tuple[str, ...], output: Path | None) -> Non
     _report(_load(config, overrides), output)
 
 
-@_command(cli)
+@command(cli)
 @CONFIG_ARGUMENT
 @SET_OPTION
 def sync(config: Path, overrides: tuple[str, ...]) -> None:
@@ -180,7 +162,7 @@ def sync(config: Path, overrides: tuple[str, ...]) -> None:
     click.echo(write_missing(_load(config, overrides).text))
 
 
-@_command(cli, "compile")
+@command(cli, "compile")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the compiled pipelines.")
 @click.option("--image", metavar="REF", help="Container image of every step, with this version of kfnas in it.")
 @click.option("--environment", "environment_file", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Resources, variables and secrets of the steps.")
@@ -189,9 +171,9 @@ def sync(config: Path, overrides: tuple[str, ...]) -> None:
 def compile_(output: Path, image: str | None, environment_file: Path | None, rounds: int, parallelism: int) -> None:
     """Compile the pipelines to IR YAML for a Kubeflow cluster.
 
-    search_rounds.yaml runs some rounds of a search and is run again until all are done; finish_search.yaml trains, exports and registers the best. Both
-    take `config`, as `kfnas config show` prints it, and may be given `run_id`. Nothing secret is in them: name a Kubernetes secret in the environment
-    file.
+    search_rounds.yaml runs some rounds of a search and is run again until all are done (search_rounds_pooled.yaml where the configuration has a `pool`);
+    finish_search.yaml trains, exports and registers the best. All take `config`, as `kfnas config show` prints it, and may be given `run_id`.
+    sync_pool.yaml brings a pool and its copy in another store together. Nothing secret is in them: name a Kubernetes secret in the environment file.
 
     \b
     Examples:
@@ -204,14 +186,10 @@ def compile_(output: Path, image: str | None, environment_file: Path | None, rou
         variables: {AWS_ENDPOINT_URL: http://seaweedfs.kubeflow:8333}
         secrets: [{name: kfnas-s3}]
     """
-    from kfnas.config import load_yaml, parse
     from kfnas_pipelines.compile import compile_all
-    from kfnas_pipelines.environment import Environment
+    from kfnas_pipelines.environment import load_environment
 
-    settings = load_yaml(environment_file) if environment_file is not None else {}
-    if image is not None:
-        settings["image"] = image
-    environment = parse(Environment, settings, source=str(environment_file or "--image"))
+    environment = load_environment(environment_file, image)
     for path in compile_all(output, environment, num_rounds=rounds, parallelism=parallelism):
         click.echo(str(path))
 
@@ -221,7 +199,7 @@ def config_group() -> None:
     """Look at configurations."""
 
 
-@_command(config_group)
+@command(config_group)
 def schema() -> None:
     """Print the JSON schema of a configuration, for editors and for reading.
 
@@ -235,7 +213,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(RunConfig), indent=2))
 
 
-@_command(config_group)
+@command(config_group)
 @CONFIG_ARGUMENT
 @SET_OPTION
 @click.option("--yaml", "as_yaml", is_flag=True, help="As YAML, to read; otherwise as the one line of JSON that the compiled pipelines take.")
@@ -258,7 +236,7 @@ def records_group() -> None:
     """Take latencies from one machine to another."""
 
 
-@_command(records_group, "export")
+@command(records_group, "export")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @CONFIG_ARGUMENT
 @SET_OPTION
@@ -276,7 +254,7 @@ def export_records(file: Path, config: Path, overrides: tuple[str, ...]) -> None
     click.echo(f"{export_latencies(_load(config, overrides).text, file)} records written to {file}")
 
 
-@_command(records_group, "import")
+@command(records_group, "import")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @CONFIG_ARGUMENT
 @SET_OPTION

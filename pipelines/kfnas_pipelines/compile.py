@@ -10,14 +10,17 @@ from kfp.dsl import base_component
 from kfnas_pipelines.environment import LOCAL, Environment
 from kfnas_pipelines.finish_search import build_finish_search
 from kfnas_pipelines.search_rounds import build_search_rounds
+from kfnas_pipelines.sync_pool import build_sync_pool
 
 SEARCH_ROUNDS = "search_rounds.yaml"
+POOLED_ROUNDS = "search_rounds_pooled.yaml"
+SYNC_POOL = "sync_pool.yaml"
 FINISH_SEARCH = "finish_search.yaml"
 
 
-def compile_search_rounds(path: Path, num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL) -> Path:
-    """Write `search_rounds` of so many rounds to `path`."""
-    return _compile(build_search_rounds(num_rounds, parallelism, environment), path)
+def compile_search_rounds(path: Path, num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL, *, pooled: bool = False) -> Path:
+    """Write `search_rounds` of so many rounds to `path`; `pooled` for a configuration with a pool."""
+    return _compile(build_search_rounds(num_rounds, parallelism, environment, pooled=pooled), path)
 
 
 def compile_finish_search(path: Path, parallelism: int = 2, environment: Environment = LOCAL) -> Path:
@@ -25,11 +28,18 @@ def compile_finish_search(path: Path, parallelism: int = 2, environment: Environ
     return _compile(build_finish_search(parallelism, environment), path)
 
 
+def compile_sync_pool(path: Path, environment: Environment = LOCAL) -> Path:
+    """Write `sync_pool` to `path`."""
+    return _compile(build_sync_pool(environment), path)
+
+
 def compile_all(directory: Path, environment: Environment, *, num_rounds: int = 3, parallelism: int = 0) -> list[Path]:
     """Write every pipeline into `directory`, which is made if need be; return the files."""
     return [
         compile_search_rounds(directory / SEARCH_ROUNDS, num_rounds, parallelism, environment),
         compile_finish_search(directory / FINISH_SEARCH, parallelism, environment),
+        compile_search_rounds(directory / POOLED_ROUNDS, num_rounds, parallelism, environment, pooled=True),
+        compile_sync_pool(directory / SYNC_POOL, environment),
     ]
 
 

@@ -117,7 +117,7 @@ class _Driver:
             num_rounds = min(self._config.execution.rounds_per_run, before.rounds_total - before.rounds_done)
             pipeline = self._folder / f"search-rounds-{num_rounds}.yaml"
             if not pipeline.exists():
-                compile_search_rounds(pipeline, num_rounds, KFP_LOCAL_PARALLELISM)
+                compile_search_rounds(pipeline, num_rounds, KFP_LOCAL_PARALLELISM, pooled=self._config.pool is not None)
             log = self._run(pipeline, "search_rounds")
             progress = self._search.poll()
             self._display.update(progress)

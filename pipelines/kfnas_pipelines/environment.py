@@ -9,12 +9,13 @@ Secrets become environment variables through the `kubernetes` part of kfp's plat
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
 from kfp.dsl import PipelineTask
 
-from kfnas.config import Config
+from kfnas.config import Config, load_yaml, parse
 from kfnas_components.images import STEPS_IMAGE
 
 Role = Literal["control", "measure", "train"]
@@ -71,6 +72,18 @@ class Environment(Config):
         if self.secrets:
             task.platform_config["kubernetes"] = {"secretAsEnv": [_secret_as_env(secret) for secret in self.secrets]}
         return task
+
+
+def load_environment(path: Path | None, image: str | None) -> Environment:
+    """An environment from a YAML file, with another image where one is given; without a file the defaults.
+
+    Raises:
+        ConfigError: one line a wrong field.
+    """
+    settings = load_yaml(path) if path is not None else {}
+    if image is not None:
+        settings["image"] = image
+    return parse(Environment, settings, source=str(path or "--image"))
 
 
 LOCAL = Environment(control=None, measure=None, train=None, variables={})

@@ -17,7 +17,7 @@ from kfnas_pipelines.search_round import build_search_round
 MAX_ROUNDS = 20
 
 
-def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL) -> base_component.BaseComponent:
+def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL, *, pooled: bool = False) -> base_component.BaseComponent:
     """The pipeline `search_rounds(config, run_id)` of `num_rounds` rounds (1 to 20).
 
     `config` is a RunConfig as canonical JSON. `run_id` says who holds the search: an Owner as JSON for a local driver, anything unique on a cluster; empty
@@ -27,6 +27,7 @@ def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Envi
         num_rounds: rounds of one run.
         parallelism: shards of a batch that train at the same time; 0 for no limit. kfp.local runs two at most.
         environment: image, resources and secrets of the tasks.
+        pooled: with the steps that a configuration's `pool` needs; without them it is not read.
 
     Raises:
         ConfigError: a number is out of range.
@@ -38,9 +39,10 @@ def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Envi
     if parallelism < 0:
         raise ConfigError(f"parallelism must be 0 (no limit) or more, not {parallelism}")
     place = environment.place
-    search_round = build_search_round(parallelism, environment)
+    search_round = build_search_round(parallelism, environment, pooled=pooled)
+    name = "kfnas-search-rounds-pooled" if pooled else "kfnas-search-rounds"
 
-    @dsl.pipeline(name="kfnas-search-rounds", description="Some rounds of an architecture search; the next run goes on where this one ends.")
+    @dsl.pipeline(name=name, description="Some rounds of an architecture search; the next run goes on where this one ends.")
     def search_rounds(config: str, run_id: str = "") -> None:
         data = place(prepare_data(config=config), "control").outputs["data"]
         claimed = init_search(config=config, run_id=run_id, job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, data=data)

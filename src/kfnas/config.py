@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -99,6 +99,11 @@ def _known(location: tuple[Any, ...], model: Any) -> str:
     """Names of the fields beside an unknown one, where the model can be followed that far."""
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else None
+        model = _model_of(field.annotation) if field is not None else None
     names = sorted(getattr(model, "model_fields", {}))
     return f" (known: {', '.join(names)})" if names else ""
+
+
+def _model_of(annotation: Any) -> Any:
+    """The model of an annotation that may allow None beside it."""
+    return next((each for each in get_args(annotation) if hasattr(each, "model_fields")), annotation)

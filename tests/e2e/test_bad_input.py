@@ -90,6 +90,12 @@ def broken_server() -> Iterator[str]:
         ({"space": {"name": "mnas_small", "width": 0.05}}, ["space: width multiplier 0.05: ", "give 0.3 or more"]),
         ({"search": HARD}, ["search.reward.target: no architecture meets mult_adds 100; the cheapest that was found has ", "raise the target"]),
         ({"search": HARD, "cost": "params"}, ["search.reward.target: no architecture meets params 100; "]),
+        ({"prior": "gone"}, ["prior: agent mnas has no critic that could start from it; set search.agent to mnas+uac or fnas"]),
+        ({"prior": "gone", "search": {"agent": "fnas", "batch_size": 2}}, ["prior: no search 'gone' in file://", "give the name, and with {search, store}"]),
+        ({"pool": {"name": "Shared pool"}}, ["pool.name: ", "'Shared pool'"]),
+        ({"pool": {"name": "shared", "flour": 0.5}}, ["pool.flour: unknown field (got 0.5)", "known: ", "floor"]),
+        ({"pool": {"name": "shared", "version": 3}}, ["pool.version: the pool is empty and has no version 3"]),
+        ({"pool": {"name": "shared", "store": "memory://here"}}, ["pool.store: memory://here lives in one process", "give a folder, or s3://bucket/prefix"]),
         ({"tracking": {"uri": "ftp://host"}}, ["tracking address 'ftp://host' is none that MLflow serves; give http(s)://host:port"]),
         ({"tracking": {"uri": "http://me:secret@host"}}, ["tracking.uri: http://***@host holds credentials", "set it as MLFLOW_TRACKING_URI"]),
         ({"store": "memory://here"}, ["store: memory://here lives in one process", "give a folder, or s3://bucket/prefix"]),
@@ -110,7 +116,7 @@ def test_what_is_wrong_in_a_configuration_is_said_before_anything_runs(fields, w
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        (None, "no such folder; give one with a subfolder of pictures for each class, or the name fashion-mnist or digits"),
+        (None, "no such folder; give one with a subfolder of pictures for each class, or the name fashion-mnist, digits or animal-shapes"),
         ((), "has no subfolder; put the pictures of each class into a subfolder of its own"),
         (("cats",), "holds one class (cats); classification needs two subfolders of pictures or more"),
         (("train/cats", "train/dogs", "test/cats", "test/cows"), "holds class cows, which the training folder lacks (it has cats, dogs); rename or remove it"),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,20 @@ SEARCH = {
     "latency": {"warmup": 0, "min_runs": 5, "max_runs": 5, "min_seconds": 0, "max_spread": 10, "cpu_ratio_floor": 0, "retries": 0},
     "tracking": {"enabled": False},
     "execution": {"shards": 2, "rounds_per_run": 2},
+}
+NUM_KILLS_WITH_MODULES = 3
+WITH_MODULES = {
+    **SEARCH,
+    "search": {
+        "agent": "fnas",
+        "batch_size": 4,
+        "critic": {"hidden_units": 8, "fit_steps": 2, "threshold_draws": 8, "min_samples": 4},
+        "experience": {"size": 2},
+    },
+    "rounds": 2,
+    "pool": {"name": "shared", "floor": 0.0},
+    "retrain": {"steps": 4, "batch_size": 32, "checkpoint_steps": 4},
+    "top_k": 1,
 }
 TASK_STARTS = "- Executing task "
 FUNCTION = re.compile(r"--function_to_execute (\w+)")
@@ -202,15 +216,16 @@ class Disturbance:
         return Kill(target, tasks, runner if target == "driver" else None, driver.log.paths)
 
 
-def settings(store: Path) -> RunConfig:
-    return complete(parse(RunConfig, {**SEARCH, "store": str(store)}))
+def settings(store: Path, search: Mapping[str, object] = SEARCH) -> RunConfig:
+    return complete(parse(RunConfig, {**search, "store": str(store)}))
 
 
 @pytest.fixture
-def disturbance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disturbance]:
+def disturbance(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disturbance]:
+    """Of the search `SEARCH`, or of the one that the test gives."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings(tmp_path / "store").model_dump(mode="json")))
+    config.write_text(yaml.safe_dump(settings(tmp_path / "store", getattr(request, "param", SEARCH)).model_dump(mode="json")))
     disturbance = Disturbance(config, tmp_path, tmp_path / "store" / "logs" / "killed", random.Random(SEED))
     yield disturbance
     disturbance.end()
@@ -230,6 +245,20 @@ def test_twenty_kills_lose_nothing(disturbance: Disturbance, tmp_path: Path, rec
     assert_no_child_was_trained_again(tmp_path)
     assert_orphans_were_fenced_off(disturbance.kills, record_property)
     assert_instants_were_spread(disturbance.kills, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disturbance", [WITH_MODULES], indirect=True)
+def test_kills_with_all_modules_on_lose_nothing(disturbance: Disturbance, tmp_path: Path) -> None:
+    for _ in range(NUM_KILLS_WITH_MODULES):
+        disturbance.run_and_kill()
+    last = disturbance.start("resume")
+    assert last.process.wait(PATIENCE_SECONDS * 4) == 0, last.output.read_text()
+    reference = settings(tmp_path / "undisturbed", WITH_MODULES)
+    StepSequence(reference, tmp_path / "artifacts").run()
+    outcome = outcome_of(settings(tmp_path / "store", WITH_MODULES))
+    assert outcome == outcome_of(reference)
+    assert {child.get("initialisation", "random").partition(":")[0] for child in outcome.children.values()} == {"random", "pool"}
 
 
 def assert_no_child_was_trained_again(folder: Path) -> None:

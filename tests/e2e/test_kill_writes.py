@@ -16,13 +16,24 @@ import pytest
 
 from kfnas.config import canonical_json
 from kfnas.steps.config import RunConfig
+from kfnas.steps.status import progress
 from kfnas.storage import opening
 from kfnas.testing import faults
 from kfnas.testing.faults import FaultPlan, Kind, count_operations
 from kfnas.testing.sequence import Outcome, StepSequence, outcome_of, small_search
 
 NUM_CHUNKS = 8
-IMPORTED_ONCE = ("torch._dynamo", "kfnas.controller.ppo", "kfnas.train", "kfnas.measure", "onnxruntime", "sklearn.datasets", "matplotlib.figure", "boto3")
+IMPORTED_ONCE = (
+    "torch._dynamo",
+    "kfnas.controller.fnas",
+    "kfnas.controller.ppo",
+    "kfnas.train",
+    "kfnas.measure",
+    "onnxruntime",
+    "sklearn.datasets",
+    "matplotlib.figure",
+    "boto3",
+)
 
 
 def one_round(sequence: StepSequence) -> None:
@@ -142,6 +153,48 @@ def test_a_kill_at_any_rename_loses_nothing(local: Undisturbed, tmp_path: Path, 
         folder = tmp_path / f"{nth}"
         searcher = Searcher(small_search(folder / "store"), folder, StepSequence.run)
         assert_a_kill_loses_nothing(searcher, FaultPlan(nth=nth, kinds=LOCAL_WRITES), local.outcome)
+
+
+# The same with critic, buffer and pool
+
+
+ALL_MODULES: dict[str, object] = {
+    "rounds": 3,
+    "search": {
+        "agent": "fnas",
+        "batch_size": 4,
+        "critic": {"hidden_units": 8, "fit_steps": 2, "threshold_draws": 8, "min_samples": 4},
+        "experience": {"size": 2},
+    },
+    "pool": {"name": "shared", "floor": 0.0},
+}
+MODULES_STRIDE = 6
+
+
+def all_rounds(sequence: StepSequence) -> None:
+    sequence.begin()
+    while not progress(sequence.text).searching_done:
+        for shard in sequence.open_round():
+            sequence.train(shard)
+        sequence.close_round()
+
+
+def with_all_modules(folder: Path) -> Searcher:
+    return Searcher(small_search(folder / "store", **ALL_MODULES), folder, all_rounds)
+
+
+@pytest.fixture(scope="module")
+def modules(imported: None, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return undisturbed(with_all_modules(tmp_path_factory.mktemp("undisturbed")), LOCAL_WRITES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [1, 4])
+def test_a_kill_with_all_modules_on_loses_nothing(modules: Undisturbed, tmp_path: Path, first: int) -> None:
+    starts = [child.get("initialisation", "random").partition(":")[0] for child in modules.outcome.children.values()]
+    assert set(starts) == {"random", "pool"}
+    for nth in range(first, modules.num_writes + 1, MODULES_STRIDE):
+        assert_a_kill_loses_nothing(with_all_modules(tmp_path / f"{nth}"), FaultPlan(nth=nth, kinds=LOCAL_WRITES), modules.outcome)
 
 
 # Puts and swaps in an S3 store; the store is after one as it is before the next

@@ -10,7 +10,11 @@ import yaml
 from kfnas_pipelines import cli
 from kfnas_pipelines.cli import main
 
-COMMANDS = ("run", "resume", "try", "status", "report", "sync", "compile", "config schema", "config show", "records export", "records import")
+COMMANDS = (
+    *("run", "resume", "try", "status", "report", "sync", "compile", "config schema", "config show", "records export", "records import"),
+    *("pool inspect", "pool verify", "pool compact", "pool prune", "pool sync", "bench search"),
+    *("prove ablation", "prove transfer", "prove knowledge", "prove fidelity"),
+)
 HEAVY = ("torch", "torchvision", "mlflow", "kfp", "onnx", "onnxruntime", "matplotlib", "sklearn")
 
 
@@ -154,11 +158,11 @@ def test_the_report_of_a_remote_search_is_written_here(config, capsys, monkeypat
     assert capsys.readouterr().out == "report     flowers-report.html\n"
 
 
-def test_compile_puts_the_image_on_both_pipelines(config, capsys):
+def test_compile_puts_the_image_on_every_pipeline(config, capsys):
     (config.parent / "cluster.yaml").write_text("secrets: [{name: kfnas-s3}]\ntrain: {cpu: 4, memory: 16Gi}\n")
     assert main(["compile", "--output", "out", "--image", "r.example/kfnas:1", "--environment", "cluster.yaml", "--rounds", "1"]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [path.name for path in paths] == ["search_rounds.yaml", "finish_search.yaml"]
+    assert [path.name for path in paths] == ["search_rounds.yaml", "finish_search.yaml", "search_rounds_pooled.yaml", "sync_pool.yaml"]
     for path in paths:
         text = path.read_text()
         assert text.count("image: r.example/kfnas:1") == text.count("image:")

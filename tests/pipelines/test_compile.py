@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kfnas.errors import ConfigError
-from kfnas_pipelines.compile import FINISH_SEARCH, SEARCH_ROUNDS, compile_all, compile_search_rounds
+from kfnas_pipelines.compile import FINISH_SEARCH, POOLED_ROUNDS, SEARCH_ROUNDS, SYNC_POOL, compile_all, compile_search_rounds
 from kfnas_pipelines.environment import LOCAL, Environment, Resources, Secret
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,7 +19,8 @@ CLUSTER = Environment(
     variables={"AWS_ENDPOINT_URL": "http://seaweedfs.kubeflow:8333"},
     secrets=(Secret(name="kfnas-s3"),),
 )
-PIPELINES = (SEARCH_ROUNDS, FINISH_SEARCH)
+ROUNDS = (SEARCH_ROUNDS, POOLED_ROUNDS)
+PIPELINES = (*ROUNDS, FINISH_SEARCH, SYNC_POOL)
 MEBIBYTE = 2**20
 
 
@@ -90,24 +91,36 @@ def test_no_task_is_cached_and_none_relies_on_kfp_retries(name, folder):
             assert not task.get("cachingOptions", {}).get("enableCache", False), task_name
 
 
+def test_a_pooled_round_has_two_tasks_more(tmp_path):
+    plain, pooled = (set(executors(compile_search_rounds(tmp_path / "one.yaml", 1, pooled=pooled))) for pooled in (False, True))
+    assert pooled - plain == {"exec-pull-pool", "exec-push-pool"}
+
+
 def test_a_round_is_at_least_six_tasks_of_their_own(tmp_path):
     labels = set(executors(compile_search_rounds(tmp_path / "one.yaml", 1)))
     expected = {"prepare-data", "init-search", "sample", "measure-latency", "train-children", "update", "finish-round", "release-search"}
     assert labels == {f"exec-{name}" for name in expected}
 
 
-def test_rounds_are_chained_by_the_state(folder):
-    first, second = (dict(documents(folder / SEARCH_ROUNDS)[0]["root"]["dag"]["tasks"])[name] for name in ("search-round", "search-round-2"))
+@pytest.mark.parametrize("name", ROUNDS)
+def test_rounds_are_chained_by_the_state(name, folder):
+    first, second = (dict(documents(folder / name)[0]["root"]["dag"]["tasks"])[task] for task in ("search-round", "search-round-2"))
     assert first["inputs"]["artifacts"]["state"]["taskOutputArtifact"]["producerTask"] == "init-search"
     assert second["inputs"]["artifacts"]["state"]["taskOutputArtifact"]["producerTask"] == "search-round"
 
 
-def test_the_update_waits_for_every_shard(folder):
-    (update,) = [task for name, task in tasks(folder / SEARCH_ROUNDS) if name == "update"][:1]
-    assert "for-loop-1" in update["dependentTasks"]
+@pytest.mark.parametrize(("name", "waiting"), [(SEARCH_ROUNDS, "update"), (POOLED_ROUNDS, "push-pool")])
+def test_what_reads_the_children_waits_for_every_shard(name, waiting, folder):
+    (waiter,) = [task for task_name, task in tasks(folder / name) if task_name == waiting][:1]
+    assert "for-loop-1" in waiter["dependentTasks"]
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+def test_a_round_is_closed_after_the_pool_has_its_children(folder):
+    (update,) = [task for name, task in tasks(folder / POOLED_ROUNDS) if name == "update"][:1]
+    assert "push-pool" in update["dependentTasks"]
+
+
+@pytest.mark.parametrize("name", (*ROUNDS, FINISH_SEARCH))
 def test_a_loop_body_takes_parameters_from_the_pipeline_and_the_item_alone(name, folder):
     """kfp.local hands a loop body the item in place of any other task's output parameter."""
     spec = documents(folder / name)[0]
@@ -138,8 +151,9 @@ def test_secrets_reach_every_executor_by_name_only(name, tmp_path):
         assert {entry["envVar"] for entry in secret["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
-def test_the_largest_run_is_well_below_a_workflow_s_limit(tmp_path):
-    assert compile_search_rounds(tmp_path / "most.yaml", 20, environment=CLUSTER).stat().st_size < MEBIBYTE / 1.5
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_largest_run_is_well_below_a_workflow_s_limit(pooled, tmp_path):
+    assert compile_search_rounds(tmp_path / "most.yaml", 20, environment=CLUSTER, pooled=pooled).stat().st_size < MEBIBYTE / 1.5
 
 
 @pytest.mark.parametrize(("num_rounds", "parallelism"), [(0, 2), (21, 2), (3, -1)])

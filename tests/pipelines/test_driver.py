@@ -161,6 +161,12 @@ def test_a_search_is_runs_of_some_rounds_and_then_the_finish(config):
     assert search.releases == 1
 
 
+def test_a_search_with_a_pool_is_runs_of_the_pooled_rounds(config):
+    search = StandIn(replace(BEGUN, rounds_done=4))
+    run(parse(RunConfig, {**config.model_dump(), "pool": {"name": "shared"}}), search, resume=True)
+    assert search.started == ["kfnas-search-rounds-pooled:3", "kfnas-finish-search"]
+
+
 def test_a_search_goes_on_with_the_rounds_that_are_left(config):
     search = StandIn(BEGUN)
     run(config, search, resume=True)

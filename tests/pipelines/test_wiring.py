@@ -14,7 +14,7 @@ import pytest
 
 import kfnas
 import kfnas_components
-from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds
+from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds, compile_sync_pool
 from kfnas_pipelines.local_runner import log_lines
 
 STEPS = sorted(module.name for module in pkgutil.iter_modules(kfnas_components.__path__) if module.name != "images")
@@ -91,6 +91,29 @@ def test_rounds_hand_on_their_state_and_each_shard_gets_its_own_item(tmp_path, s
     expected.append(call("release_search", state))
     assert calls[-1] == expected[-1]
     assert sorted(calls) == sorted(expected)
+
+
+def test_a_pooled_round_asks_the_pool_before_it_trains_and_gives_to_it_before_it_closes(tmp_path, stand_ins):
+    calls = run(compile_search_rounds(tmp_path / "p.yaml", 2, pooled=True), stand_ins, run_id="run-1")
+    data, state, expected = opening("run-1")
+    for _ in range(2):
+        sample = call("sample", state)
+        opened, batch = f"{sample}.next_state", f"{sample}.batch"
+        measure = call("measure_latency", data, opened, batch)
+        pull = call("pull_pool", data, opened, f"{measure}.plan")
+        plan = f"{pull}.pooled"
+        shards = [call("train_children", data, plan, item) for item in ITEMS]
+        push, update = call("push_pool", data, opened, plan), call("update", opened, plan)
+        state = f"{update}.next_state"
+        expected += [sample, measure, pull, *shards, push, update, call("finish_round", state)]
+        assert calls.index(update) > calls.index(push) > max(calls.index(shard) for shard in shards)
+    expected.append(call("release_search", state))
+    assert sorted(calls) == sorted(expected)
+
+
+def test_a_pool_is_synced_with_the_store_and_the_direction_that_are_given(tmp_path, stand_ins):
+    calls = run(compile_sync_pool(tmp_path / "p.yaml"), stand_ins, other="s3://bucket/x")
+    assert calls == [call("sync_pool", "s3://bucket/x", "both")]
 
 
 def test_each_finalist_is_trained_evaluated_and_exported_before_any_is_registered(tmp_path, stand_ins):

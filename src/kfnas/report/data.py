@@ -11,7 +11,10 @@ METRIC_NAMES = {"top1": "top-1"}
 
 
 class Sample(Protocol):
-    """One row of the history, such as `kfnas.tracking.SearchRow`. `accuracy` is a fraction; None stands for what was not measured."""
+    """One row of the history, such as `kfnas.tracking.SearchRow`. `accuracy` is a fraction; None stands for what was not measured.
+
+    `value` and `uncertainty` are a critic's V and U when the sample was drawn, in units of reward; `source` is `policy | cached | trusted | exploited | audit`.
+    """
 
     @property
     def round(self) -> int: ...
@@ -27,6 +30,12 @@ class Sample(Protocol):
     def reward(self) -> float | None: ...
     @property
     def status(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def uncertainty(self) -> float | None: ...
     @property
     def reason(self) -> str: ...
     @property
@@ -48,6 +57,17 @@ class DataSummary:
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     digest: str = ""
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """What a pool had for one round: fractions of the blocks that were asked for, None where none was; `warm`: children started from it."""
+
+    round: int
+    match_ratio: float | None
+    hit_ratio: float | None
+    similarity: float | None
+    warm: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,7 @@ class ReportData:
     `samples` are in the order of the history; `pareto` lists the ids of those on the front; `best` are the networks to draw while there is no finalist.
     `metric` is what the finalists' `top1` is; where less of it is better, the samples' accuracy is 1 / (1 + metric).
     `cost` is `latency_ms | mult_adds | params` and `target` its budget. `rounds` is how many are planned. `device` says how latency was taken.
+    `pool` has an entry for each round that used a pool, and `min_match` is the share of matched blocks from which on children start from it.
     """
 
     name: str
@@ -107,6 +128,8 @@ class ReportData:
     pareto: Sequence[str] = ()
     finals: Sequence[Finalist] = ()
     best: Sequence[Drawing] = ()
+    pool: Sequence[PoolUse] = ()
+    min_match: float | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     config_digest: str = ""
     code_version: str = ""

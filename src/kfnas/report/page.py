@@ -13,7 +13,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kfnas.report import drawing, figures, plots
+from kfnas.report import drawing, figures, module_plots, plots
+from kfnas.report.canvas import Draw, svg
 from kfnas.report.data import METRIC_NAMES, Drawing, Finalist, ReportData, Sample
 
 MAX_LISTED = 200
@@ -66,11 +67,28 @@ def render_report(data: ReportData) -> str:
         provenance=_provenance(data),
         num_rounds=len({sample.round for sample in data.samples}),
         has_ratio=bool(data.target),
+        **_module_plots(data),
     )
 
 
-def _plot(draw: plots.Draw, data: ReportData, name: str) -> Markup:
-    return Markup(plots.svg(draw, data, name=name))
+def _plot(draw: Draw, data: ReportData, name: str) -> Markup:
+    return Markup(svg(draw, data, name=name))
+
+
+def _module_plots(data: ReportData) -> dict[str, Any]:
+    """What the page says of critic, buffer and pool; None stands for a part that the search did without."""
+    has_critic, has_pool = module_plots.has_critic(data), module_plots.has_pool(data)
+    return {
+        "sources_plot": _plot(module_plots.draw_sources, data, "sources") if module_plots.has_sources(data) else None,
+        "calibration_plot": _plot(module_plots.draw_calibration, data, "calibration") if has_critic else None,
+        "critic_plot": _plot(module_plots.draw_critic_error, data, "critic") if has_critic else None,
+        "pool_plot": _plot(module_plots.draw_pool, data, "pool") if has_pool else None,
+        "coverage": module_plots.coverage(data.samples),
+        "num_judged": len(module_plots.judged(data.samples)),
+        "num_trusted": sum(sample.source == "trusted" for sample in data.samples),
+        "num_exploited": sum(sample.source == "exploited" for sample in data.samples),
+        "warm_since": module_plots.warm_since(data.pool),
+    }
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:

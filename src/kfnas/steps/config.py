@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from kfnas.config import Config, canonical_json, digest_of, load_yaml, parse
 from kfnas.controller import RewardConfig, SearchConfig
+from kfnas.controller.config import CRITIC_AGENTS
 from kfnas.errors import ConfigError
 from kfnas.measure import LatencyConfig
 from kfnas.tracking import redacted
@@ -19,6 +20,7 @@ from kfnas.train import ProxyConfig, RetrainConfig, load_task
 Cost = Literal["latency_ms", "mult_adds", "params"]
 TRIAL_STEPS = 100
 LOCATION_FIELDS = ("store", "tracking", "execution")
+NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
 class SpaceConfig(Config):
@@ -52,10 +54,36 @@ class ExecutionConfig(Config):
     lease_seconds: float = Field(120.0, ge=5, description="a run that has not renewed its hold on the search for so long counts as dead")
 
 
+class PoolConfig(Config):
+    """The pool of trained blocks that children are initialised from, and that they are put into."""
+
+    name: str = Field(pattern=NAME, description="the pool's; searches that name one pool of one store share it")
+    store: str | None = Field(None, description="folder, or s3://bucket/prefix; none: the run's own store")
+    floor: float = Field(0.6, ge=0, le=1, description="cosine similarity of two blocks' one-hot decisions from which on a match counts")
+    min_match: float = Field(0.99, gt=0, le=1, description="share of a batch's blocks that must match before children start from the pool")
+    push: bool = Field(True, description="whether the blocks of randomly initialised children are put into the pool")
+    version: int | None = Field(None, ge=1, description="read this version of the pool throughout, whatever is added meanwhile; none: the newest of each round")
+    fixed_parts: bool = Field(True, description="whether stem and head are stored and initialised too; the classifier never is")
+    task: str | None = Field(None, max_length=200, description="label of this search's task on what it puts into the pool; none: the task's name and source")
+    pin_hours: float = Field(168.0, gt=0, description="how long the version in use stays in the pool after the search was last seen to live")
+
+
+class PriorConfig(Config):
+    """An earlier search in the same space whose critic, and what it was trained on, this one starts from."""
+
+    search: str = Field(pattern=NAME, description="the earlier search's name")
+    store: str | None = Field(None, description="folder, or s3://bucket/prefix; none: the run's own store")
+    task: str | None = Field(None, description="label of the earlier search's task; none: its task's name and source")
+
+
+def _as_prior(value: Any) -> Any:
+    return {"search": value} if isinstance(value, str) else value
+
+
 class RunConfig(Config):
     """One search: data, space, target, budget and recipe. `kfnas config schema` prints it."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="the search's id: its folder in the store, its parent run and its registered model")
+    name: str = Field(pattern=NAME, description="the search's id: its folder in the store, its parent run and its registered model")
     seed: int = Field(0, ge=0, lt=2**31)
     task: dict[str, JsonValue] = Field({"name": "classification"}, description="`name` of a task, and that task's own configuration")
     space: SpaceConfig = SpaceConfig()
@@ -63,6 +91,10 @@ class RunConfig(Config):
     rounds: int = Field(10, ge=1, le=100_000, description="batches of the search")
     cost: Cost = Field("latency_ms", description="what reward.target limits")
     skip_over: float = Field(1.5, ge=1, description="with the hard reward, a child costlier than this times the target is not trained at all")
+    pool: PoolConfig | None = Field(None, description="architecture knowledge pool; none: every child starts from random weights")
+    prior: Annotated[PriorConfig | None, BeforeValidator(_as_prior)] = Field(
+        None, description="an earlier search in the same space, by name or as {search, store}, whose critic this one starts from"
+    )
     proxy: ProxyConfig = Field(default_factory=lambda: ProxyConfig(epochs=1))
     retrain: RetrainConfig = Field(default_factory=lambda: RetrainConfig(epochs=20))
     top_k: int = Field(3, ge=1, le=50, description="architectures trained from scratch at the end")
@@ -79,15 +111,37 @@ class RunConfig(Config):
             raise ValueError("task: needs `name`, such as classification")
         return self
 
+    @field_validator("prior")
+    @classmethod
+    def _prior_has_a_critic_to_go_to(cls, prior: PriorConfig | None, info: ValidationInfo) -> PriorConfig | None:
+        search = info.data.get("search")
+        if prior is not None and search is not None and search.agent not in CRITIC_AGENTS:
+            raise ValueError(f"agent {search.agent} has no critic that could start from it; set search.agent to {' or '.join(CRITIC_AGENTS)}")
+        return prior
+
     @property
     def text(self) -> str:
         """Canonical JSON: what steps are given."""
         return canonical_json(self)
 
     @property
+    def task_label(self) -> str:
+        """What knowledge that leaves the search says of its task: the task's name, and the last part of its source's."""
+        source = self.task.get("source")
+        return str(self.task["name"]) + (f" {Path(str(source)).name}" if source else "")
+
+    @property
     def digest(self) -> str:
-        """Digest of what determines the result: all but where state is kept, where it is tracked and how work is cut up."""
-        return digest_of(self.model_dump(mode="json", exclude=set(LOCATION_FIELDS)))
+        """Digest of what determines the result: all but where state is kept, where it is tracked and how work is cut up.
+
+        A pool or a prior that is not used leaves no trace in it.
+        """
+        value = self.model_dump(mode="json", exclude=set(LOCATION_FIELDS))
+        for name in ("pool", "prior"):
+            used = value.pop(name)
+            if used is not None:
+                value[name] = {field: item for field, item in used.items() if field not in ("store", "pin_hours")}
+        return digest_of(value)
 
 
 def run_config(text: str) -> RunConfig:
@@ -105,7 +159,7 @@ def load_run_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     """
     value = load_yaml(path)
     for override in overrides:
-        _override(value, override)
+        apply_override(value, override)
     return complete(parse(RunConfig, value, source=str(path)), source=str(path))
 
 
@@ -120,12 +174,12 @@ def complete(config: RunConfig, *, source: str = "configuration") -> RunConfig:
     uri = config.tracking.uri
     if uri is not None and (shown := redacted(uri)) != uri:
         raise ConfigError(f"{source}: tracking.uri: {shown} holds credentials, and a configuration is shown to many; set it as MLFLOW_TRACKING_URI instead")
-    store = config.store
-    if store.startswith("file:///") and not {"?", "#", "%"} & set(store):
-        store = store.removeprefix("file://")
-    if "://" not in store:
-        store = str(Path(store).expanduser().resolve())
-    return config.model_copy(update={"task": {"name": config.task["name"], **settings.model_dump(mode="json")}, "store": store})
+    update: dict[str, Any] = {"task": {"name": config.task["name"], **settings.model_dump(mode="json")}, "store": absolute(config.store)}
+    for name in ("pool", "prior"):
+        used = getattr(config, name)
+        if used is not None and used.store is not None:
+            update[name] = used.model_copy(update={"store": absolute(used.store)})
+    return config.model_copy(update=update)
 
 
 def task_of(config: RunConfig, *, source: str = "configuration") -> tuple[Any, Config]:
@@ -133,6 +187,13 @@ def task_of(config: RunConfig, *, source: str = "configuration") -> tuple[Any, C
     task = load_task(str(config.task["name"]))
     arguments = {key: value for key, value in config.task.items() if key != "name"}
     return task, parse(task.config_type, arguments, source=f"{source}: task")
+
+
+def absolute(store: str) -> str:
+    """The address of a store; a local folder's in full."""
+    if store.startswith("file:///") and not {"?", "#", "%"} & set(store):
+        store = store.removeprefix("file://")
+    return store if "://" in store else str(Path(store).expanduser().resolve())
 
 
 def trial_of(config: RunConfig) -> RunConfig:
@@ -144,13 +205,20 @@ def trial_of(config: RunConfig) -> RunConfig:
         "rounds": 1,
         "top_k": 1,
         "comparisons": False,
+        "pool": None,
+        "prior": None,
         "retrain": config.retrain.model_copy(update={"epochs": None, "steps": min(config.retrain.steps or TRIAL_STEPS, TRIAL_STEPS)}),
         "execution": config.execution.model_copy(update={"shards": 1, "rounds_per_run": 1}),
     }
     return parse(RunConfig, config.model_copy(update=update).model_dump(mode="json"))
 
 
-def _override(value: dict[str, Any], override: str) -> None:
+def apply_override(value: dict[str, Any], override: str) -> None:
+    """Set the field that `key.path=value` names; the value is YAML.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
     path, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w.]+", path):
         raise ConfigError(f"--set {override}: not of the form key.path=value; write for instance --set search.batch_size=8")

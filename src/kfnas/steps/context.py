@@ -6,6 +6,7 @@ Only steps open stores and trackers and read environment variables and the clock
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DATA_PREFIX = "data"
 CODE_VERSION_VARIABLE = "KFNAS_CODE_VERSION"
+ROUND_KIND = "round"
 
 
 class DataPointer(Config):
@@ -80,11 +82,15 @@ class Run:
             return Search.load(Path(folder), space=self.space)
 
     def commit_search(self, previous: Pointer, search: Search) -> Pointer:
-        """Write a snapshot and move the search's head to it.
+        """Write a snapshot and move the search's head to it; what the agent reported of a round that was closed is recorded for good.
 
         Raises:
             StaleFence: a later run has taken the search over.
         """
+        # Before the commit: a step that is killed in between runs again from the old state, and one that has committed does not.
+        if search.round > previous.round and search.metrics:
+            metrics = {name: value for name, value in search.metrics.items() if math.isfinite(value)}
+            self.searches.put_record(ROUND_KIND, round_key(search.round - 1), {"metrics": metrics})
         with tempfile.TemporaryDirectory(prefix="kfnas-state-") as folder:
             search.save(Path(folder))
             return self.searches.commit(previous, Path(folder), round=search.round)
@@ -112,6 +118,11 @@ class Run:
         head = self.searches.head()
         if head is not None and head.fence == pointer.fence and head.owner is not None and head.owner.pid is None:
             self.searches.release(head.owner.run_id)
+
+
+def round_key(number: int) -> str:
+    """Key of a round's record: keys sort as rounds do."""
+    return f"{number:05d}"
 
 
 def open_run(config: str) -> Run:

@@ -9,7 +9,10 @@ from kfnas.steps.view import project, search_view
 
 
 def finish_round(config: str, state: Path, metrics: Path) -> None:
-    """Write the round's metrics to `metrics`, a JSON mapping of names to numbers, and to the tracker. Never fails for the tracker's sake."""
+    """Write the round's metrics to `metrics`, a JSON mapping of names to numbers, and to the tracker. Never fails for the tracker's sake.
+
+    Under the key `metrics` stands what the agent and the pool reported of the round.
+    """
     run = open_run(config)
     pointer = read_pointer(state)
     run.renew(pointer)
@@ -27,5 +30,6 @@ def finish_round(config: str, state: Path, metrics: Path) -> None:
             "best_cost": best.cost if best else None,
             "best_reward": best.reward if best else None,
             "tracked": tracked,
+            "metrics": dict(view.rounds[-1].values) if view.rounds else {},
         },
     )

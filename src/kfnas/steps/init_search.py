@@ -10,6 +10,8 @@ from kfnas.config import parse
 from kfnas.controller import SearchConfig
 from kfnas.errors import DataError
 from kfnas.steps.context import Run, open_run, read_data, write_json
+from kfnas.steps.pool_rounds import check_pool, iterations_of
+from kfnas.steps.prior import knowledge_of_prior
 from kfnas.storage import Owner
 
 
@@ -22,14 +24,19 @@ def init_search(config: str, data: Path, run_id: str, state: Path) -> None:
         SearchBusy: another live run holds the search.
         ConfigMismatch: the search was started with another configuration.
         DataError: the data set is not the one that the search was started on.
+        PoolMismatch: the pool is of another space, or of children trained longer or shorter.
+        ConfigError: the prior is no search that is there, or the agent cannot start from one.
+        SpaceError: the prior is of another space.
     """
     run = open_run(config)
     pointer = read_data(data)
+    if run.config.pool is not None and run.searches.head() is None:
+        check_pool(run, iterations_of(run, pointer))
 
     def initial(folder: Path) -> None:
         from kfnas.controller import Search
 
-        Search(run.space, _with_horizon(run), seed=run.config.seed).save(folder)
+        Search(run.space, _with_horizon(run), seed=run.config.seed, prior=knowledge_of_prior(run)).save(folder)
 
     claimed = run.searches.claim(
         owner_of(run_id), run.config.digest, initial, now=time.time(), lease_seconds=run.config.execution.lease_seconds, config=run.config.text

@@ -62,10 +62,11 @@ def _measured_in_the_end(meter: CostMeter, specs: list[NetworkSpec]) -> list[Cos
     return costs
 
 
-def child_key(run: Run, tokens: list[int], seed: int, data: DataPointer) -> str:
+def child_key(run: Run, tokens: list[int], seed: int, data: DataPointer, initialisation: Any = "random") -> str:
     """Ledger key of a child: everything that its weights depend on.
 
-    Recipe, initialisation and versions are part of it; shard, order and machine are not.
+    Recipe, initialisation and versions are part of it; shard, order and machine are not. `initialisation` is a JSON value: `random`, or what names the pool's
+    version and the weights that the child starts from.
     """
     from kfnas.train import TRAINING_CODE_VERSION
 
@@ -77,7 +78,7 @@ def child_key(run: Run, tokens: list[int], seed: int, data: DataPointer) -> str:
             "task": run.config.task,
             "recipe": run.config.proxy.model_dump(mode="json"),
             "data": data.digest,
-            "initialisation": "random",
+            "initialisation": initialisation,
             "seed": seed,
             "training_code": TRAINING_CODE_VERSION,
         }

@@ -11,6 +11,8 @@ from kfnas.space import Architecture, NetworkArguments, NetworkSpec
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run
 from kfnas.steps.costs import open_device
+from kfnas.steps.pool_rounds import check_pool
+from kfnas.steps.prior import check_prior
 from kfnas.steps.reach import require_counted_reach
 from kfnas.tracking import check_address
 
@@ -22,14 +24,19 @@ def preflight(run: Run) -> None:
         UserError: with field, value and remedy.
     """
     config = run.config
-    if config.store.startswith("memory:"):
-        raise UserError(f"store: {config.store} lives in one process, and steps run in several; give a folder, or s3://bucket/prefix")
+    others = {"pool.store": config.pool and config.pool.store, "prior.store": config.prior and config.prior.store}
+    for name, address in {"store": config.store, **others}.items():
+        if address and address.startswith("memory:"):
+            raise UserError(f"{name}: {address} lives in one process, and steps run in several; give a folder, or s3://bucket/prefix")
     tracking = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if config.tracking.enabled and tracking:
         check_address(tracking)
     task, settings = task_of(config)
     space = run.space
     open_device(run)
+    if config.pool is not None:
+        check_pool(run, config.proxy.steps)
+    check_prior(run)
     check = getattr(task, "check", None)
     try:
         inputs = check(settings) if check is not None else None

@@ -10,6 +10,7 @@ from typing import Any
 from kfnas.errors import AccessDenied, NotFound, RetryableError
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run, read_pointer, write_json
+from kfnas.steps.pool_rounds import let_go
 from kfnas.steps.report import report_files
 from kfnas.steps.view import finalists, project, search_view, tracker_of
 from kfnas.tracking import CANDIDATE, FinalModel
@@ -53,6 +54,7 @@ def register(config: str, state: Path, summary: Path, page: Path) -> None:
     page.write_bytes(files["report.html"])
     tracked = project(run, search_view(run, search), files)
     registered = tracked and register_models(run, finals, best["name"])
+    let_go(run)
     run.release(pointer)
     write_json(summary, {**(run.searches.record("final", "summary") or {}), "tracked": tracked, "registered": registered})
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfnas.errors import NotFound
-from kfnas.report import DataSummary, Drawing, Finalist, ReportData, plot_files, render_report
+from kfnas.report import DataSummary, Drawing, Finalist, PoolUse, ReportData, plot_files, render_report
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run
+from kfnas.steps.pool_rounds import pool_rounds
 from kfnas.steps.view import finalists, search_view
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def _report_data(run: Run, search: Search) -> ReportData:
         pareto=view.pareto,
         finals=[_finalist(run, finalist, task.metric) for finalist in finalists(run)],
         best=_best(run, search),
+        pool=[PoolUse(number, used.match_ratio, used.hit_ratio, used.similarity, used.warm) for number, used in pool_rounds(run).items()],
+        min_match=run.config.pool.min_match if run.config.pool is not None else None,
         config=run.config.model_dump(mode="json"),
         config_digest=run.config.digest,
         code_version=code_version(),

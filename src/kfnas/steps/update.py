@@ -48,4 +48,5 @@ def _result(run: Run, row: dict[str, Any]) -> Result:
         fidelity=f"{record['epochs']:g} epochs" if record["epochs"] is not None else None,
         device_seconds=record["device_seconds"],
         artifacts={"child": row["key"]},
+        initialisation=row.get("initialisation", "random"),
     )

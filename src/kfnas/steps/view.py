@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfnas.errors import AccessDenied, RetryableError
-from kfnas.steps.context import Run, code_version
+from kfnas.steps.context import ROUND_KIND, Run, code_version
+from kfnas.steps.pool_rounds import pool_rounds
 from kfnas.tracking import Final, RoundMetrics, SearchRow, SearchView, Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def search_view(run: Run, search: Search) -> SearchView:
         name=run.config.name,
         rows=rows,
         config=run.config.model_dump(mode="json"),
-        rounds=(RoundMetrics(search.round - 1, search.metrics),) if search.round and search.metrics else (),
+        rounds=_rounds(run, search),
         finals=tuple(_final(finalist) for finalist in finalists(run) if finalist["status"] != "missing"),
         pareto=tuple(row.id for row in rows if row.id in front),
         cost=run.config.cost,
@@ -102,7 +103,20 @@ def _row(row: Row, child: dict[str, Any] | None) -> SearchRow:
         epochs=float(child["epochs"] or 0.0) if child else 0.0,
         finished_at=child["finished_at"] if child else None,
         child_key=child["key"] if child else None,
+        value=_number(row.value),
+        uncertainty=_number(row.uncertainty),
+        initialisation=row.initialisation,
     )
+
+
+def _rounds(run: Run, search: Search) -> tuple[RoundMetrics, ...]:
+    """What the agent and the pool reported of each closed round."""
+    values: dict[int, dict[str, float]] = {search.round - 1: dict(search.metrics)} if search.round else {}
+    for key in run.searches.records(ROUND_KIND):
+        values[int(key)] = dict((run.searches.record(ROUND_KIND, key) or {"metrics": {}})["metrics"])
+    for number, used in pool_rounds(run).items():
+        values.setdefault(number, {}).update(used.metrics)
+    return tuple(RoundMetrics(number, metrics) for number, metrics in sorted(values.items()) if number < search.round and metrics)
 
 
 def _final(finalist: dict[str, Any]) -> Final:

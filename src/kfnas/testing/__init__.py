@@ -3,6 +3,7 @@
     seaweedfs      a real S3 server
     store_suite    what every `BlobStore` must do
     faults         failures and kills at a chosen operation of a store
+    pool_races     writers of one pool at once, one of them killed
 
 Each is imported by its own name: some need packages that kfnas itself does not.
 """

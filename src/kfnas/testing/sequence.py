@@ -22,6 +22,8 @@ from kfnas.steps.finish_round import finish_round
 from kfnas.steps.init_search import init_search
 from kfnas.steps.measure_latency import measure_latency
 from kfnas.steps.prepare_data import prepare_data
+from kfnas.steps.pull_pool import pull_pool
+from kfnas.steps.push_pool import push_pool
 from kfnas.steps.register import register
 from kfnas.steps.retrain import retrain
 from kfnas.steps.sample import sample
@@ -92,9 +94,12 @@ class StepSequence:
         init_search(self.text, self.data, self.owner.model_dump_json(), self.state)
 
     def open_round(self) -> list[str]:
-        """Draw a batch and take its costs; its shards."""
+        """Draw a batch, take its costs and, with a pool, its initial weights; its shards."""
         sample(self.text, self.state, self.batch, self.state)
-        return measure_latency(self.text, self.data, self.state, self.batch, self.plan)
+        shards = measure_latency(self.text, self.data, self.state, self.batch, self.plan)
+        if self.config.pool is not None:
+            pull_pool(self.text, self.data, self.state, self.plan, self.plan)
+        return shards
 
     def train(self, shard: str) -> Path:
         """Train a shard; the artifact that says what became of it."""
@@ -103,7 +108,9 @@ class StepSequence:
         return results
 
     def close_round(self) -> None:
-        """Tell the search what became of its batch."""
+        """Tell the pool, if there is one, and the search what became of the batch."""
+        if self.config.pool is not None:
+            push_pool(self.text, self.data, self.state, self.plan, self.folder / "pushed")
         update(self.text, self.state, self.plan, self.state)
         finish_round(self.text, self.state, self.folder / "metrics")
 

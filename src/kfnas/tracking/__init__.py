@@ -7,6 +7,7 @@ MLflow itself is imported by `open_tracker` and by `kfnas.tracking.mlflow` only.
 from kfnas.tracking.memory import MemoryTracker
 from kfnas.tracking.port import CANDIDATE, FinalModel, Projection, RegisteredModel, Tracker, check_address, open_tracker
 from kfnas.tracking.redaction import redacted
+from kfnas.tracking.study import StudyView
 from kfnas.tracking.view import Final, RoundMetrics, SearchRow, SearchView
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RoundMetrics",
     "SearchRow",
     "SearchView",
+    "StudyView",
     "Tracker",
     "check_address",
     "open_tracker",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from kfnas.tracking.port import FinalModel, Projection, RegisteredModel, registry_name
 from kfnas.tracking.redaction import redacted
-from kfnas.tracking.view import Point, SearchView, search_points
+from kfnas.tracking.study import StudyView
+from kfnas.tracking.view import Point, SearchView, finite, search_points
 
 
 @dataclass
@@ -21,12 +22,22 @@ class MemoryRun:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
+@dataclass
+class MemoryStudy:
+    """One tracked study."""
+
+    view: StudyView
+    points: dict[tuple[str, int], float] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
 class MemoryTracker:
-    """A Tracker without a server; `runs` is by search id, `models` by registered name in order of version, `aliases` by (name, alias)."""
+    """A Tracker without a server: `runs` by search id, `studies` by study id, `models` by registered name in order of version, `aliases` by (name, alias)."""
 
     def __init__(self, *, max_children: int = 500) -> None:
         self.max_children = max_children
         self.runs: dict[str, MemoryRun] = {}
+        self.studies: dict[str, MemoryStudy] = {}
         self.models: dict[str, list[FinalModel]] = {}
         self.aliases: dict[tuple[str, str], int] = {}
 
@@ -49,6 +60,16 @@ class MemoryTracker:
         run.files.update(changed)
         run.view = view
         return Projection(view.search_id, len(view.rows) - first, len(new), len(changed))
+
+    def compare(self, view: StudyView, files: Mapping[str, bytes] | None = None) -> Projection:
+        """See `Tracker.compare`."""
+        view = dataclasses.replace(view, config=redacted(view.config))
+        study = self.studies.setdefault(view.study_id, MemoryStudy(view))
+        study.view = view
+        study.points.update({(name, view.num_finished): value for name, value in finite(view.metrics).items()})
+        changed = {path: data for path, data in (files or {}).items() if study.files.get(path) != data}
+        study.files.update(changed)
+        return Projection(view.study_id, 0, 0, len(changed))
 
     def register(self, model: FinalModel) -> RegisteredModel:
         """See `Tracker.register`."""

@@ -2,10 +2,11 @@
 
 Everything is found again by tags, since MLflow gives out its own run ids:
 
-    kfnas.kind        search | child | final | task
+    kfnas.kind        search | child | final | task | study
     kfnas.search_id   on every run; the search's own run is the one of kind `search`
     kfnas.sample      id of a child's row
     kfnas.final       name of a finalist
+    kfnas.study_id    on a study's own run, in which the runs of its searches are nested
     kfnas.rows        on the search's run: how many rows have been written whole
 
 A child's run is created running, given its values, then ended; values carry the time that the child finished, so that writing them twice is writing
@@ -29,6 +30,7 @@ from kfnas.tracking.files import flat, table_files
 from kfnas.tracking.port import SERVERS, FinalModel, Projection, RegisteredModel, check_address, registry_name
 from kfnas.tracking.redaction import redacted
 from kfnas.tracking.settings import MANNERS, PATIENCE, PROBE, environment, hushed
+from kfnas.tracking.study import StudyView
 from kfnas.tracking.view import Final, Point, SearchRow, SearchView, finite, milliseconds, row_values, search_points, tail_values
 
 with environment(MANNERS), hushed():
@@ -85,6 +87,23 @@ class MLflowTracker:
             self._write_task(client, parent, view)
             _write_state(client, parent, view.state)
             return Projection(parent.info.run_id, len(view.rows) - first, num_runs, num_files)
+
+    def compare(self, view: StudyView, files: Mapping[str, bytes] | None = None) -> Projection:
+        """See `Tracker.compare`."""
+        with self._connected() as client:
+            run = self._own_run(client, "study", view.study_id, view.study_id, None)
+            _write_params(client, run, redacted(view.config))
+            values = finite(view.metrics)
+            _write_points(client, run.info.run_id, [Point(name, value, view.num_finished, None) for name, value in values.items()], run.info.start_time)
+            tags = {"kfnas.study_kind": view.kind, "kfnas.searches": " ".join(view.searches), "kfnas.code_version": view.code_version}
+            client.log_batch(run.info.run_id, tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items()])
+            for search in view.searches:
+                own = self._oldest(client, "search", search)
+                if own is not None and "mlflow.parentRunId" not in own.data.tags:
+                    client.set_tag(own.info.run_id, "mlflow.parentRunId", run.info.run_id)
+            num_files = _write_files(client, run, dict(files or {}))
+            _write_state(client, run, view.state)
+            return Projection(run.info.run_id, 0, 0, num_files)
 
     def register(self, model: FinalModel) -> RegisteredModel:
         """See `Tracker.register`."""
@@ -143,19 +162,23 @@ class MLflowTracker:
         return str(experiment.experiment_id)
 
     def _search_run(self, client: mlflow.MlflowClient, search_id: str, name: str, start_ms: int | None) -> Run:
-        """The search's own run. Of several, which only two writers at once can leave, the oldest is it."""
-        found = self._oldest(client, search_id)
+        """The search's own run."""
+        return self._own_run(client, "search", search_id, name, start_ms)
+
+    def _own_run(self, client: mlflow.MlflowClient, kind: str, identity: str, name: str, start_ms: int | None) -> Run:
+        """The run of a search or a study itself. Of several, which only two writers at once can leave, the oldest is it."""
+        found = self._oldest(client, kind, identity)
         if found is not None:
             return found
-        tags = {"kfnas.kind": "search", "kfnas.search_id": search_id}
+        tags = {"kfnas.kind": kind, f"kfnas.{kind}_id": identity}
         created = client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
-        oldest = self._oldest(client, search_id) or created
+        oldest = self._oldest(client, kind, identity) or created
         if oldest.info.run_id != created.info.run_id:
             client.delete_run(created.info.run_id)
         return oldest
 
-    def _oldest(self, client: mlflow.MlflowClient, search_id: str) -> Run | None:
-        runs = self._search(client, f"tags.`kfnas.search_id` = '{search_id}' and tags.`kfnas.kind` = 'search'")
+    def _oldest(self, client: mlflow.MlflowClient, kind: str, identity: str) -> Run | None:
+        runs = self._search(client, f"tags.`kfnas.{kind}_id` = '{identity}' and tags.`kfnas.kind` = '{kind}'")
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _search(self, client: mlflow.MlflowClient, condition: str) -> list[Run]:
@@ -278,6 +301,7 @@ def _child_tags(parent: Run, view: SearchView, row: SearchRow) -> dict[str, str]
         "kfnas.source": row.source,
         "kfnas.reason": redacted(row.reason),
         "kfnas.child_key": row.child_key or "",
+        "kfnas.initialisation": row.initialisation,
     }
     return {key: value[:_TAG_LENGTH] for key, value in tags.items() if value}
 

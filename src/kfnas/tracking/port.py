@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kfnas.errors import ConfigError
 from kfnas.tracking.redaction import redacted
+from kfnas.tracking.study import StudyView
 from kfnas.tracking.view import SearchView
 
 CANDIDATE = "candidate"
@@ -64,7 +65,7 @@ class RegisteredModel:
 
 
 class Tracker(Protocol):
-    """Shows searches to people. Both verbs may be called again at any time: what is there already is not written twice."""
+    """Shows searches to people. Each verb may be called again at any time: what is there already is not written twice."""
 
     @property
     def uri(self) -> str:
@@ -80,6 +81,17 @@ class Tracker(Protocol):
         Raises:
             TrackerUnavailable: nobody answers, or the answer is a server error; call again later.
             AccessDenied: the credentials do not allow this.
+        """
+
+    def compare(self, view: StudyView, files: Mapping[str, bytes] | None = None) -> Projection:
+        """Write a study's run: its metrics, its files, and which searches it compares; their runs are nested in it where they are in no other.
+
+        Args:
+            view: the study.
+            files: artifacts of the study's run, by relative path (tables, plots, the report).
+
+        Raises:
+            TrackerUnavailable, AccessDenied: as for `project`.
         """
 
     def register(self, model: FinalModel) -> RegisteredModel:

@@ -1,7 +1,7 @@
 """What a tracker is shown: one search as plain values, with nothing left to look up.
 
-Metric names are `group/name_unit`: `sample/*` has one step for each row of the history, `round/*` and `search/*` one for each round, `final/*` stands on
-the run of a finalist.
+Metric names are `group/name_unit`: `sample/*` has one step for each row of the history, `round/*`, `search/*` and what the agent and the pool report of a
+round (`ppo/*`, `critic/*`, `pool/*`, ...) one for each round, `final/*` stands on the run of a finalist.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class SearchRow:
 
     `status` is `ok | failed | infeasible | unmeasured`, `source` is `policy | cached | trusted | exploited | audit`. `accuracy` is a fraction, None where
     none was measured; `finished_at` is in seconds since 1970, None for a row that nothing was run for; `child_key` names the child's record in the store.
+    `value` and `uncertainty` are the critic's V and U of the row as it was drawn, in units of reward, None without a critic; `initialisation` is `random`, or
+    `pool:<version>` for a child that started from a pool's blocks.
     """
 
     round: int
@@ -37,6 +39,9 @@ class SearchRow:
     epochs: float = 0.0
     finished_at: float | None = None
     child_key: str | None = None
+    value: float | None = None
+    uncertainty: float | None = None
+    initialisation: str = "random"
 
     @property
     def activated(self) -> bool:
@@ -87,15 +92,24 @@ class SearchView:
     code_version: str = ""
 
     def __post_init__(self) -> None:
-        if not _SEARCH_ID.fullmatch(self.search_id):
-            raise ValueError(f"search id {self.search_id!r} cannot be tracked; use up to 250 letters, digits, '.', '_' and '-', the first a letter or a digit")
-        if self.state not in ("running", "finished", "failed"):
-            raise ValueError(f"state {self.state!r} is unknown; it is running, finished or failed")
+        check_identity("search", self.search_id, self.state)
 
     @property
     def num_activated(self) -> int:
         """Children really trained, failed ones included."""
         return sum(row.activated for row in self.rows)
+
+
+def check_identity(what: str, identity: str, state: str) -> None:
+    """Refuse an id or a state that no tracker can show.
+
+    Raises:
+        ValueError: which, and what is allowed.
+    """
+    if not _SEARCH_ID.fullmatch(identity):
+        raise ValueError(f"{what} id {identity!r} cannot be tracked; use up to 250 letters, digits, '.', '_' and '-', the first a letter or a digit")
+    if state not in ("running", "finished", "failed"):
+        raise ValueError(f"state {state!r} is unknown; it is running, finished or failed")
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,8 @@ def row_values(row: SearchRow, cost: str) -> dict[str, float]:
         "sample/accuracy": row.accuracy,
         f"sample/{cost}": row.cost,
         "sample/reward": row.reward,
+        "sample/value": row.value,
+        "sample/uncertainty": row.uncertainty,
         "sample/device_seconds": row.device_seconds if row.activated else None,
         "sample/num_epochs": row.epochs if row.activated else None,
     }

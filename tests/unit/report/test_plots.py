@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from kfnas.report import ReportData, plot_files
-from kfnas.report.plots import draw_pareto, svg
+from kfnas.report.canvas import svg
+from kfnas.report.plots import draw_pareto
 from kfnas.tracking import SearchRow
 
 

@@ -52,6 +52,13 @@ def test_rounds_are_summed_up_as_they_close() -> None:
     assert tail_values(view)[0] == 1
 
 
+def test_what_the_critic_said_of_a_row_is_tracked_where_it_said_anything() -> None:
+    view = SearchView("s", "s", (row(0, 0, value=0.4, uncertainty=0.1), row(0, 1)))
+    points = [(point.name, point.step, point.value) for point in search_points(view) if point.name in ("sample/value", "sample/uncertainty")]
+    assert points == [("sample/value", 0, 0.4), ("sample/uncertainty", 0, 0.1)]
+    assert "value,uncertainty,initialisation" in table_files(view)["tables/history.csv"].decode()
+
+
 def test_points_after_a_row_are_the_rest_of_all_points() -> None:
     view = SearchView("s", "s", tuple(row(index // 2, index, finished_at=float(index)) for index in range(8)))
     head = list(search_points(SearchView("s", "s", view.rows[:4])))

@@ -1,0 +1,144 @@
+"""Step: what the pool has for a batch: the decision how its children start, and the weights that they start from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from kfnas.pool import Coverage, Initialisation, PoolSnapshot, coverage, initialise_all
+from kfnas.steps.context import DataPointer, Run, open_run, read_data, read_json, read_pointer, round_key, write_json
+from kfnas.steps.measure_latency import child_key
+from kfnas.steps.pool_rounds import (
+    KIND,
+    PoolRound,
+    child_initialisation,
+    hold,
+    is_warm,
+    iterations_of,
+    latest_before,
+    open_pool,
+    pool_round,
+    settings_of,
+    task_of_pool,
+    unfit,
+)
+
+logger = logging.getLogger(__name__)
+DRAWN_CHANNELS = 0x600D
+
+
+def pull_pool(config: str, data: Path, state: Path, plan: Path, pooled: Path) -> None:
+    """Write to `pooled` the batch's plan with each child's initialisation, and the ledger key that follows from it.
+
+    All children of a batch start from the pool, or none. The decision and the version of the pool are recorded before anything is trained, the weights are in
+    the search's own store: run again, this step asks no pool.
+
+    Raises:
+        StaleFence: a later run has taken the search over.
+        NotFound: the version that the search has started from is gone from the pool.
+    """
+    run = open_run(config)
+    pointer, prepared, planned = read_pointer(state), read_data(data), read_json(plan)
+    run.require_current(pointer)
+    run.renew(pointer)
+    # Those that could not be measured too: a later run may measure them, and finds this round's record made.
+    asking = [row for row in planned["rows"] if row["fate"] != "infeasible"]
+    if asking:
+        number = int(planned["round"])
+        used = pool_round(run, number) or _decided(run, number, asking, prepared)
+        if used.warm:
+            planned["rows"] = [_initialised(run, row, used, prepared) if row["fate"] == "train" else row for row in planned["rows"]]
+        logger.info("round %d starts from %s: %d of %d blocks matched, %d hits", number, used.initialisation, used.matched, used.queried, used.hits)
+    write_json(pooled, {**planned, "pool": run.config.pool is not None})
+
+
+def _decided(run: Run, number: int, asking: list[dict[str, Any]], data: DataPointer) -> PoolRound:
+    """Ask the pool, and record for good what follows for this round."""
+    settings, earlier = settings_of(run), latest_before(run, number)
+    snapshot = _opened(run, earlier)
+    reason = unfit(run, snapshot, iterations_of(run, data))
+    if reason is not None:
+        # It was right when the search began, so another search has made an empty pool its own since. A search does not stop for that.
+        logger.warning("round %d starts from random weights: %s", number, reason)
+        return _recorded(run, number, _answer(snapshot, Coverage(0, 0, 0, ()), warm=False, problems=(reason,)))
+    networks = [(run.space.architecture(tuple(row["tokens"])), run.network(row["tokens"], data)) for row in asking]
+    known = coverage(snapshot, run.space, networks, floor=settings.floor, task=task_of_pool(run))
+    if not is_warm(known.matched / known.queried if known.queried else 0.0, earlier, settings.min_match):
+        return _recorded(run, number, _answer(snapshot, known, warm=False, problems=tuple(snapshot.problems)))
+    starts = initialise_all(
+        snapshot,
+        run.space,
+        networks,
+        floor=settings.floor,
+        task=task_of_pool(run),
+        fixed_parts=settings.fixed_parts,
+        rngs=[np.random.default_rng([row["seed"], DRAWN_CHANNELS]) for row in asking],
+    )
+    known = _summed(starts)
+    share = known.matched / known.queried if known.queried else 0.0
+    if not is_warm(share, earlier, settings.min_match):
+        return _recorded(run, number, _answer(snapshot, known, warm=False, problems=tuple(snapshot.problems)))
+    if share < settings.min_match:
+        logger.warning(
+            "round %d: %.1f %% of the blocks matched, fewer than pool.min_match (%g %%); the search has changed to the pool once and stays with it",
+            number,
+            100 * share,
+            100 * settings.min_match,
+        )
+    weights = {row["id"]: run.searches.put_blob(safetensors.numpy.save(start.weights)) for row, start in zip(asking, starts, strict=True)}
+    return _recorded(run, number, _answer(snapshot, known, warm=True, problems=tuple(snapshot.problems), weights=weights))
+
+
+def _opened(run: Run, earlier: PoolRound | None) -> PoolSnapshot:
+    """The version that this round reads, pinned: the one that children have started from before, else the configured one, else the newest."""
+    pool, configured = open_pool(run), settings_of(run).version
+    if earlier is not None and earlier.warm:
+        version = earlier.version
+    else:
+        version = pool.head() if configured is None else pool.at(configured).version
+    hold(run, pool, version)
+    return pool.at(version)
+
+
+def _answer(snapshot: PoolSnapshot, known: Coverage, *, warm: bool, problems: tuple[str, ...], weights: dict[str, str] | None = None) -> PoolRound:
+    return PoolRound(
+        version=snapshot.version,
+        warm=warm,
+        queried=known.queried,
+        matched=known.matched,
+        hits=known.hits,
+        similarity=sum(known.similarities) / len(known.similarities) if known.similarities else None,
+        entries=len(snapshot),
+        problems=problems,
+        weights=weights or {},
+    )
+
+
+def _recorded(run: Run, number: int, answer: PoolRound) -> PoolRound:
+    """The round's record: this answer, or that of whoever was faster."""
+    run.searches.put_record(KIND, round_key(number), answer.model_dump(mode="json"))
+    recorded = pool_round(run, number)
+    assert recorded is not None
+    for problem in recorded.problems:
+        logger.warning("passed over: %s", problem)
+    return recorded
+
+
+def _summed(starts: Sequence[Initialisation]) -> Coverage:
+    return Coverage(
+        sum(start.queried for start in starts),
+        sum(start.matched for start in starts),
+        sum(start.hits for start in starts),
+        tuple(similarity for start in starts for similarity in start.similarities),
+    )
+
+
+def _initialised(run: Run, row: dict[str, Any], used: PoolRound, data: DataPointer) -> dict[str, Any]:
+    """A plan's row with what its child starts from."""
+    key = child_key(run, row["tokens"], row["seed"], data, child_initialisation(used, row["id"]))
+    return {**row, "key": key, "initialisation": used.initialisation, "initial_weights": used.weights[row["id"]]}
