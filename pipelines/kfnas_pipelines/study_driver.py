@@ -1,0 +1,88 @@
+"""A study on one machine: its searches one after another, each held and driven like any other, then the comparison.
+
+Kill it anywhere and run it again: what is finished is not run again, and a search that was under way goes on where it stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kfnas.errors import BudgetError
+from kfnas.steps.compare_study import PAGE, study_blob
+from kfnas.steps.config import RunConfig
+from kfnas.steps.context import open_run
+from kfnas.steps.status import progress
+from kfnas.steps.study import StudyPlan, plan_study
+from kfnas.steps.study_config import StudyConfig
+from kfnas_pipelines.driver import default_log_folder, drive
+from kfnas_pipelines.pipeline_process import PipelineProcess
+from kfnas_pipelines.study_pipelines import compile_compare_study
+
+logger = logging.getLogger(__name__)
+Drive = Callable[[RunConfig], object]
+Tell = Callable[[str], None]
+WAIT_SECONDS = 0.5
+
+
+def prove(study: StudyConfig, *, tell: Tell, drive_search: Drive | None = None) -> Path:
+    """Run a study to its end and write its page; the page's path.
+
+    A search that finds no architecture within the budget is a result, and the study goes on.
+
+    Args:
+        study: its configuration.
+        tell: is given a line for each search that begins, or is finished already.
+        drive_search: runs a search to its end, going on where it stands; the local driver when not given.
+
+    Raises:
+        ConfigMismatch: a search of that name was started with another configuration.
+        SearchBusy: another live run holds one of the searches.
+        RunInterrupted: SIGINT, SIGTERM or SIGHUP; run the same command again to go on.
+        KfnasError: what a step raised.
+    """
+    plan = plan_study(study)
+    driven = drive_search or _drive
+    for number, config in enumerate(plan.searches, start=1):
+        tell(f"study {study.name}: search {number} of {len(plan.searches)}, {config.name}")
+        try:
+            driven(config)
+        except BudgetError as error:
+            if not progress(config.text).searching_done:
+                raise
+            tell(f"{config.name} ends without a network: {error}")
+    return compare(study, plan)
+
+
+def compare(study: StudyConfig, plan: StudyPlan | None = None) -> Path:
+    """Run the pipeline `compare_study` on what there is, finished or not, and write the page where a search's report would stand; its path."""
+    base = (plan or plan_study(study)).variants[0].config
+    log = default_log_folder(base.model_copy(update={"name": study.name})) / f"{time.strftime('%Y%m%d-%H%M%S')}-compare_study.log"
+    with tempfile.TemporaryDirectory(prefix="kfnas-ir-") as folder:
+        _run(compile_compare_study(Path(folder) / "compare-study.yaml"), {"study": study.text}, log)
+    path = page_path(study, base)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(open_run(base.text).store.get(study_blob(study, PAGE)))
+    return path
+
+
+def page_path(study: StudyConfig, base: RunConfig) -> Path:
+    """`reports/STUDY-KIND.html` in a local store; in the working folder when the store is elsewhere."""
+    name = f"{study.name}-{study.kind}"
+    return Path(f"{name}-report.html") if "://" in base.store else Path(base.store) / "reports" / f"{name}.html"
+
+
+def _drive(config: RunConfig) -> None:
+    drive(config, resume=None)
+
+
+def _run(pipeline: Path, arguments: Mapping[str, str], log: Path) -> None:
+    """One pipeline run, to its end."""
+    with PipelineProcess(pipeline, arguments, log) as process:
+        while (status := process.wait(WAIT_SECONDS)) is None:
+            pass
+    if status != 0:
+        raise process.failure()
