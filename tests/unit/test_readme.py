@@ -7,6 +7,7 @@ import yaml
 
 from kfnas.config import parse
 from kfnas.steps.config import RunConfig
+from kfnas.steps.fidelity_config import FidelityConfig
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -31,4 +32,5 @@ def test_the_configuration_of_the_readme_and_the_examples_are_valid():
     (example,) = blocks("yaml")
     assert parse(RunConfig, yaml.safe_load(example)).search.reward.target == 2.5
     for path in (Path(__file__).parents[2] / "examples").glob("*.yaml"):
-        parse(RunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), source=path.name)
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parse(FidelityConfig if "truth" in value else RunConfig, value, source=path.name)
