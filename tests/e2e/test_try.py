@@ -47,7 +47,8 @@ def test_a_trial_goes_through_every_stage_and_all_commands_work_on_its_store(kfn
     assert all(f">{column}<" in table for column in COLUMNS)
     assert "searched-1" in table
     assert json.loads(said("config", "schema"))["title"] == "RunConfig"
-    assert [Path(line).name for line in said("compile", "--output", tmp_path / "ir").splitlines()] == ["search_rounds.yaml", "finish_search.yaml"]
+    compiled = [Path(line).name for line in said("compile", "--output", tmp_path / "ir").splitlines()]
+    assert compiled == ["search_rounds.yaml", "finish_search.yaml", "search_rounds_pooled.yaml", "sync_pool.yaml"]
 
 
 def assert_self_contained(page: Path) -> None:

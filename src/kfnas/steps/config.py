@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_va
 
 from kfnas.config import Config, canonical_json, digest_of, load_yaml, parse
 from kfnas.controller import RewardConfig, SearchConfig
-from kfnas.controller.config import CRITIC_AGENTS
+from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS
 from kfnas.errors import ConfigError
 from kfnas.measure import LatencyConfig
 from kfnas.tracking import redacted
@@ -164,7 +164,7 @@ def load_run_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
 
 
 def complete(config: RunConfig, *, source: str = "configuration") -> RunConfig:
-    """Fill in the task's own defaults and make a local store's path absolute.
+    """Fill in the task's own defaults, make a local store's path absolute, and let an experience buffer anneal over the rounds there are.
 
     Raises:
         ConfigError: the task refuses its configuration, or the tracking address holds a password.
@@ -179,6 +179,8 @@ def complete(config: RunConfig, *, source: str = "configuration") -> RunConfig:
         used = getattr(config, name)
         if used is not None and used.store is not None:
             update[name] = used.model_copy(update={"store": absolute(used.store)})
+    if config.search.agent in BUFFER_AGENTS and config.search.horizon is None:
+        update["search"] = config.search.model_copy(update={"horizon": config.rounds * config.search.batch_size})
     return config.model_copy(update=update)
 
 
