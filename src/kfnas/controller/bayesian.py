@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REFIT = 1.15
 """Variances are fitted anew when there are this many times as many samples."""
-OWN_LIMIT, PRIOR_LIMIT = 1024, 512
+OWN_LIMIT, GRADED_LIMIT, PRIOR_LIMIT = 1024, 512, 512
 """Samples of this search, the best and the latest, and of a prior, of all qualities, beyond which the others are left out: the posterior
 takes the cube of their number."""
 RATIOS = 64
@@ -264,7 +264,7 @@ class BayesianCritic:
         if agreement(predicted[known], np.asarray(self._own.rewards)[known]) >= AGREES:
             self._judged = True
         elif len(self._own) >= self._config.min_samples:
-            self._judged, self._prior, self._fitted_on = True, None, 0
+            self._judged, self._prior, self._fitted_on, self._ratios = True, None, 0, []
             self._theta = start(self._code.num_decisions)
 
     def _factor(self) -> float:
@@ -287,7 +287,9 @@ class BayesianCritic:
         warm = np.array([item for part in parts for item in part.warm])
         features, targets = np.zeros((0, self._code.num_features)), np.zeros(0)
         if tokens:
-            kept = _best_and_latest(rewards)
+            kept = _best_and_latest(rewards[: len(self._own)])
+            if graded:
+                kept = np.concatenate([kept, (len(self._own) + np.arange(len(self._graded)))[-GRADED_LIMIT:]])
             features, targets = _features(self._code, np.asarray(tokens)[kept], warm[kept]), self._lens()(rewards[kept])
         if self._prior is None:
             return Samples(features, targets, np.zeros(len(targets), dtype=bool))

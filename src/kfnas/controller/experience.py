@@ -18,6 +18,9 @@ from kfnas.controller.config import ExperienceConfig
 
 Floats = npt.NDArray[np.float64]
 
+MAX_SPREAD = 30.0
+"""Largest difference of two (standardised or raw) rewards that priorities tell apart."""
+
 
 def priorities(rewards: npt.ArrayLike, *, standardised: bool) -> Floats:
     """P_i = exp(r_i) / sum_j exp(r_j) (eq. 5), float64 [N], summing to 1.
@@ -30,7 +33,8 @@ def priorities(rewards: npt.ArrayLike, *, standardised: bool) -> Floats:
     if standardised:
         deviation = values.std()
         values = (values - values.mean()) / (deviation if deviation > 1e-12 * max(1.0, float(np.abs(values).max())) else 1.0)
-    scores = np.exp(values - values.max())
+    # A chance of zero could not be drawn without repeats, and its importance weight would be infinite.
+    scores = np.exp(np.maximum(values - values.max(), -MAX_SPREAD))
     return np.asarray(scores / scores.sum())
 
 

@@ -155,11 +155,13 @@ class FNASAgent:
 
     def _guided(self, first: list[Judged], rest: Iterator[list[Judged]], count: int, critic: BayesianCritic) -> Selection:
         """New draws of which the critic's members choose, more of them where too few are unknown."""
-        draws = list(first)
-        for _ in range(self._config.policy.redraws):
-            if len({draw.canonical for draw in draws if not draw.known}) >= 2 * count:
+        draws, attempts = list(first), 0
+        while len({draw.canonical for draw in draws if not draw.known}) < 2 * count and (attempts < self._config.policy.redraws or len(draws) < count):
+            more = next(rest, None)
+            if more is None:  # valid architectures are rare: what there is must do
                 break
-            draws += next(rest)
+            draws += more
+            attempts += 1
 
         def member() -> Member:
             found = critic.member(self._initialisation)
@@ -229,9 +231,12 @@ class FNASAgent:
             metrics["critic/value_error"] = float(np.mean(list(errors.values())))
             within = [errors[item.id] <= (item.draw.uncertainty or 0.0) for item in evidence if item.id in errors]
             metrics["critic/coverage"] = sum(within) / len(within)
-        audits = [errors[item.id] for item in evidence if item.draw.source == "audit" and item.id in errors]
+        # An audited draw that is over the budget was not trained, and yet V was wrong about its reward.
+        audited = [item for item in batch if item.draw.source == "audit" and not item.cached and item.draw.value is not None]
+        audits = [abs((item.draw.value or 0.0) - item.reward) for item in audited if item.status in ("ok", "infeasible")]
         if audits:
             metrics["critic/audit_error"] = float(np.mean(audits))
+            metrics["critic/audit_infeasible_share"] = sum(item.status == "infeasible" for item in audited) / len(audited)
         if self._threshold is not None:
             metrics["critic/threshold"] = self._threshold
         return metrics

@@ -34,6 +34,10 @@ MAX_ATTEMPTS = 200
 OPENING = 1.3
 """Factor by which the weight of the entropy rises or falls from one round to the next, while too many draws are known or not."""
 MAX_FACTOR = 100.0
+MAX_LOG_RATIO = 20.0
+"""Nats beyond which a ratio, of whatever use, is not told apart: far outside of any clip, and far inside of what float32 holds."""
+MAX_ADVANTAGE = 5.0
+"""Standard deviations of the new draws' rewards, beyond which a replayed draw is not told apart."""
 OPEN_WEIGHT = 1.0
 """Weight, beside advantages of unit deviation, of each nat that the policy's entropy falls short of the least that it is to keep."""
 
@@ -51,13 +55,18 @@ def normalised_advantages(rewards: Tensor, yardstick: Tensor | None = None) -> T
 
     Args:
         rewards: [N].
-        yardstick: bool [N], those whose mean and deviation are taken for all; where they are alike, or None: all are.
+        yardstick: bool [N], those whose mean and deviation are taken for all; where they are alike, or None: all are. The others'
+            advantages are kept within `MAX_ADVANTAGE`.
     """
     measured = rewards if yardstick is None else rewards[yardstick]
     deviation = (measured - measured.mean()).square().mean().sqrt()
     if deviation <= 1e-8 * measured.abs().max().clamp(min=1e-8):
         return torch.zeros_like(rewards) if yardstick is None else normalised_advantages(rewards)
-    return (rewards - measured.mean()) / deviation
+    advantages = (rewards - measured.mean()) / deviation
+    if yardstick is None:
+        return advantages
+    # Adam would remember for thousands of steps one sample that lies a thousand deviations of the others off.
+    return torch.where(yardstick, advantages, advantages.clamp(-MAX_ADVANTAGE, MAX_ADVANTAGE))
 
 
 def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float, spans: Tensor | float = 1.0) -> Tensor:
@@ -66,7 +75,7 @@ def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
     ratio = exp((log_prob - old_log_prob) / span). With a span of 1 it is the ratio of whole architectures; with one of D decisions, the
     geometric mean of the ratios of the decisions. The gradient at a ratio of 1 is the same.
     """
-    ratio = ((log_prob - old_log_prob) / spans).exp()
+    ratio = ((log_prob - old_log_prob) / spans).clamp(max=MAX_LOG_RATIO).exp()
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages) * spans
 
 
@@ -179,7 +188,9 @@ class PPOAgent:
             if settings.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm)
             optimizer.step()
-        return {**self._metrics(tokens, old_log_prob), "policy/entropy_weight": entropy_weight, "policy/known_share": self.known_share}
+        # A replayed draw's ratio is that to a policy of many updates ago: it says nothing about this update.
+        recent = torch.ones_like(replayed) if replayed.all() else ~replayed
+        return {**self._metrics(tokens[recent], old_log_prob[recent]), "policy/entropy_weight": entropy_weight, "policy/known_share": self.known_share}
 
     def _entropy_weight(self, progress: float, *, rises: bool) -> float:
         """The configured weight at this share of the horizon, times the factor that keeps the policy open."""
@@ -192,7 +203,7 @@ class PPOAgent:
     @torch.no_grad()
     def _metrics(self, tokens: Tensor, old_log_prob: Tensor) -> dict[str, float]:
         log_prob, entropy = self.policy(tokens)
-        log_ratio = log_prob - old_log_prob
+        log_ratio = (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         clipped = (log_ratio.exp() - 1).abs() > self._config.ppo.clip
         return {
             "policy/entropy_nats": float(entropy.mean()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from kfnas.errors import CorruptError
 from kfnas.pool.entries import BlockKey, Row
 
 FORMAT = 1
+_PACK = re.compile(r"packs/[0-9]{6,}-[0-9a-f]{64}")
 
 
 def encode_segment(rows: Sequence[Row]) -> bytes:
@@ -62,6 +64,8 @@ def decode_segment(data: bytes, key: str) -> list[Row]:
 
 def _row(values: list[Any], texts: list[str]) -> Row:
     block, part, tokens, shape, task, generation, score, source, operations, embedding, sha256, length, pack, offset = values
+    if not _PACK.fullmatch(texts[pack]) or type(offset) is not int or type(length) is not int or offset < 0 or length < 1:
+        raise ValueError(f"an entry in {texts[pack]!r} at {offset!r}, {length!r} bytes")
     return Row(
         key=BlockKey(block, texts[part], tuple(tokens), texts[shape]),
         task=texts[task],

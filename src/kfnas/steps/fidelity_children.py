@@ -91,8 +91,12 @@ class Study:
         """Settle which configuration the study has; from then on it has no other.
 
         Raises:
-            ConfigMismatch: it was started with another.
+            ConfigMismatch: it was started with another, or a search has its name: both would use one folder.
         """
+        if self.searches.head() is not None:
+            raise ConfigMismatch(
+                f"study {self.config.name!r}: {self.store.uri} has a search of that name, and both would use one folder; give the study another name"
+            )
         self.searches.put_record(KIND, "config", {"digest": self.config.digest, "config": self.config.text})
         recorded = self.searches.record(KIND, "config") or {}
         if recorded["digest"] != self.config.digest:

@@ -60,7 +60,9 @@ def write_fidelity_report(config: str, page: Path) -> Fidelity:
         UserError: too few trainings succeeded.
     """
     study = open_study(config)
-    outcome = _outcome(study, with_pool_children(study, plan_of(study), _pool_use(study)))
+    used = _pool_use(study)  # first of all: a report begins no study
+    study.require_own()
+    outcome = _outcome(study, with_pool_children(study, plan_of(study), used))
     page = Path(page)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_bytes(outcome.files["report.html"])

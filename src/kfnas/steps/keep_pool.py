@@ -77,7 +77,7 @@ def prune(store: str, name: str, *, grace_seconds: float) -> str:
     Raises:
         NotFound: there is no such pool.
     """
-    if grace_seconds < 0:
+    if not grace_seconds >= 0:
         raise UserError(f"a grace of {grace_seconds} seconds; give 0 or more")
     report = _existing(store, name).prune(now=time.time(), grace_seconds=grace_seconds)
     lines = [

@@ -7,13 +7,14 @@ although another search has added to the pool meanwhile.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from typing import Any
 
 from pydantic import Field
 
-from kfnas.config import Config, digest_of, parse
-from kfnas.errors import AccessDenied, ConfigError, DataError, NotFound, PoolMismatch, RetryableError
+from kfnas.config import Config, parse
+from kfnas.errors import ConfigError, DataError, KfnasError, NotFound, PoolMismatch
 from kfnas.pool import Pool, PoolSnapshot, PoolVersion
 from kfnas.steps.config import PoolConfig
 from kfnas.steps.context import DataPointer, Run, round_key
@@ -184,13 +185,18 @@ def let_go(run: Run) -> None:
         return
     try:
         open_pool(run).unpin(holder_of(run))
-    except (RetryableError, AccessDenied) as error:
+    except KfnasError as error:  # the search is done: nothing of the pool's may undo that
         logger.warning("the pool's version stays pinned until the pin expires: %s", error)
 
 
 def holder_of(run: Run) -> str:
-    """The search's name in the pool's list of pins: two stores may have a search of one name each."""
-    return f"{run.config.name}-{digest_of(run.store.uri)[:8]}"
+    """The search's name in the pool's list of pins. A store's address may be another folder's on another machine, so a number of its own tells them apart."""
+    known = run.searches.record("holder", KIND)
+    if known is None:
+        run.searches.put_record("holder", KIND, {"id": secrets.token_hex(8)})
+        known = run.searches.record("holder", KIND)
+    assert known is not None
+    return f"{run.config.name}-{known['id']}"
 
 
 def child_initialisation(used: PoolRound, candidate: str) -> Any:

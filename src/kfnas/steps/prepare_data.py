@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from kfnas.errors import ConfigMismatch
 from kfnas.steps.config import task_of
 from kfnas.steps.context import DATA_PREFIX, DataPointer, Run, open_run, write_json
 from kfnas.storage import put_directory
@@ -19,8 +20,11 @@ def prepare_data(config: str, data: Path) -> None:
 
     Raises:
         DataError: the data set is missing, unreadable or unfit for the task.
+        ConfigMismatch: a fidelity study of the store has the search's name.
     """
     run = open_run(config)
+    if run.searches.record("fidelity", "config") is not None:
+        raise ConfigMismatch(f"name: {run.store.uri} has a fidelity study {run.config.name!r}, and both would use one folder; give the search another name")
     known = run.searches.record("data", "pointer")
     write_json(data, known if known is not None else prepare(run))
 

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from kfnas.pool import Coverage, Initialisation, PoolSnapshot, coverage, initialise_all
+from kfnas.space import Architecture, NetworkSpec
 from kfnas.steps.context import DataPointer, Run, open_run, read_data, read_json, read_pointer, round_key, write_json
 from kfnas.steps.measure_latency import child_key
 from kfnas.steps.pool_rounds import (
@@ -50,15 +51,15 @@ def pull_pool(config: str, data: Path, state: Path, plan: Path, pooled: Path) ->
     asking = [row for row in planned["rows"] if row["fate"] != "infeasible"]
     if asking:
         number = int(planned["round"])
-        used = pool_round(run, number) or _decided(run, number, asking, prepared)
+        used = pool_round(run, number) or _decided(run, number, asking, planned["rows"], prepared)
         if used.warm:
             planned["rows"] = [_initialised(run, row, used, prepared) if row["fate"] == "train" else row for row in planned["rows"]]
         logger.info("round %d starts from %s: %d of %d blocks matched, %d hits", number, used.initialisation, used.matched, used.queried, used.hits)
     write_json(pooled, {**planned, "pool": run.config.pool is not None})
 
 
-def _decided(run: Run, number: int, asking: list[dict[str, Any]], data: DataPointer) -> PoolRound:
-    """Ask the pool, and record for good what follows for this round."""
+def _decided(run: Run, number: int, asking: list[dict[str, Any]], rows: list[dict[str, Any]], data: DataPointer) -> PoolRound:
+    """Ask the pool, and record for good what follows for this round: decided by the rows `asking`, with initial weights for all `rows`."""
     settings, earlier = settings_of(run), latest_before(run, number)
     snapshot = _opened(run, earlier)
     reason = unfit(run, snapshot, iterations_of(run, data))
@@ -66,19 +67,10 @@ def _decided(run: Run, number: int, asking: list[dict[str, Any]], data: DataPoin
         # It was right when the search began, so another search has made an empty pool its own since. A search does not stop for that.
         logger.warning("round %d starts from random weights: %s", number, reason)
         return _recorded(run, number, _answer(snapshot, Coverage(0, 0, 0, ()), warm=False, problems=(reason,)))
-    networks = [(run.space.architecture(tuple(row["tokens"])), run.network(row["tokens"], data)) for row in asking]
-    known = coverage(snapshot, run.space, networks, floor=settings.floor, task=task_of_pool(run))
+    known = coverage(snapshot, run.space, _networks(run, asking, data), floor=settings.floor, task=task_of_pool(run))
     if not is_warm(known.matched / known.queried if known.queried else 0.0, earlier, settings.min_match):
         return _recorded(run, number, _answer(snapshot, known, warm=False, problems=tuple(snapshot.problems)))
-    starts = initialise_all(
-        snapshot,
-        run.space,
-        networks,
-        floor=settings.floor,
-        task=task_of_pool(run),
-        fixed_parts=settings.fixed_parts,
-        rngs=[np.random.default_rng([row["seed"], DRAWN_CHANNELS]) for row in asking],
-    )
+    starts = _started(run, snapshot, asking, data)
     known = _summed(starts)
     share = known.matched / known.queried if known.queried else 0.0
     if not is_warm(share, earlier, settings.min_match):
@@ -90,8 +82,30 @@ def _decided(run: Run, number: int, asking: list[dict[str, Any]], data: DataPoin
             100 * share,
             100 * settings.min_match,
         )
-    weights = {row["id"]: run.searches.put_blob(safetensors.numpy.save(start.weights)) for row, start in zip(asking, starts, strict=True)}
+    # On another device a later run may find within the budget what is over it here, and finds this round's record made.
+    ids = {row["id"] for row in asking}
+    others = [row for row in rows if row["id"] not in ids]
+    started = zip([*asking, *others], [*starts, *_started(run, snapshot, others, data)], strict=True)
+    weights = {row["id"]: run.searches.put_blob(safetensors.numpy.save(start.weights)) for row, start in started}
     return _recorded(run, number, _answer(snapshot, known, warm=True, problems=tuple(snapshot.problems), weights=weights))
+
+
+def _networks(run: Run, rows: Sequence[dict[str, Any]], data: DataPointer) -> list[tuple[Architecture, NetworkSpec]]:
+    return [(run.space.architecture(tuple(row["tokens"])), run.network(row["tokens"], data)) for row in rows]
+
+
+def _started(run: Run, snapshot: PoolSnapshot, rows: Sequence[dict[str, Any]], data: DataPointer) -> list[Initialisation]:
+    """What the children of some rows start from; the same for a row whatever other rows are asked for."""
+    settings = settings_of(run)
+    return initialise_all(
+        snapshot,
+        run.space,
+        _networks(run, rows, data),
+        floor=settings.floor,
+        task=task_of_pool(run),
+        fixed_parts=settings.fixed_parts,
+        rngs=[np.random.default_rng([row["seed"], DRAWN_CHANNELS]) for row in rows],
+    )
 
 
 def _opened(run: Run, earlier: PoolRound | None) -> PoolSnapshot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,7 +17,7 @@ import yaml
 import kfnas.controller
 import kfnas.space.space
 from kfnas.config import Config, parse
-from kfnas.controller.config import CRITIC_AGENTS, AgentName, SearchConfig
+from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS, AgentName, SearchConfig
 from kfnas.errors import ConfigError
 from kfnas.space import Space
 from kfnas.studies import peers
@@ -54,6 +55,16 @@ class Entrant:
     def has_critic(self) -> bool:
         """Whether it can start from a donor."""
         return self.agent in CRITIC_AGENTS
+
+    def annealed(self, samples: int) -> Entrant:
+        """With a horizon where it has an experience buffer and names none: what its search will draw for so many activated samples."""
+        config = self.config
+        if not isinstance(config, SearchConfig) or self.agent not in BUFFER_AGENTS or config.horizon is not None:
+            return self
+        trained = 1 - config.experience.max_share
+        if self.agent in CRITIC_AGENTS:
+            trained *= 1 - config.critic.max_trusted_share
+        return replace(self, config=config.model_copy(update={"horizon": math.ceil(samples / trained)}))
 
     def settings(self) -> dict[str, Any]:
         """JSON value of all that decides its searches beside objective, seed and samples; the label does not."""

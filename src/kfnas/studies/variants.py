@@ -125,7 +125,8 @@ def derived_donor(base: Mapping[str, Any], change: Mapping[str, Any], *, study: 
     kept = {key: item for key, item in base.items() if key not in ("prior", "top_k", "comparisons")}
     value = merged({**kept, "top_k": 1, "comparisons": False}, change)
     value |= {"name": name, "seed": seed}
-    value["search"] = merged({"agent": "fnas"}, {key: item for key, item in (value.get("search") or {}).items() if key != "agent"})
+    agent = (change.get("search") or {}).get("agent", "fnas")
+    value["search"] = {**(value.get("search") or {}), "agent": agent}
     value["pool"] = {**dict(base.get("pool") or {}), **ONLY_FILLED, **dict(change.get("pool") or {}), "name": name}
     return value
 

@@ -41,7 +41,15 @@ def test_equal_rewards_have_equal_priorities(standardised: bool) -> None:
 
 
 def test_large_rewards_do_not_overflow() -> None:
-    assert priorities([0.0, 1e4], standardised=False).tolist() == [0.0, 1.0]
+    low, high = priorities([0.0, 1e4], standardised=False)
+    assert 0 < low < 1e-12
+    assert high == pytest.approx(1.0)
+
+
+def test_entries_far_below_the_best_can_still_be_drawn_together() -> None:
+    chances = priorities([0.5, -1000.0, -2000.0], standardised=False)
+    assert sorted(np.random.default_rng(0).choice(3, size=3, replace=False, p=chances)) == [0, 1, 2]
+    assert np.isfinite(importance_weights(chances, 1.0, size=3, normalised=False).astype(np.float32)).all()
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(0.0, [1.0, 1.0]), (0.5, [0.4**-0.5, 1.6**-0.5]), (1.0, [1 / 0.4, 1 / 1.6])])

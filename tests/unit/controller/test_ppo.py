@@ -132,3 +132,16 @@ def test_restored_agent_goes_on_identically() -> None:
 def test_a_batch_of_one_is_not_learnt_from() -> None:
     agent = _agent()
     assert agent.learn([Scored(Draw((0, 0, 0, 0, 0), -5.0), 1.0)], 0.0) == {}
+
+
+def test_a_replayed_draw_far_from_nearly_equal_new_ones_has_a_bounded_advantage() -> None:
+    advantages = normalised_advantages(torch.tensor([0.9, 0.90001, 0.5], dtype=torch.float64), torch.tensor([True, True, False]))
+    assert advantages.tolist() == pytest.approx([-1.0, 1.0, -5.0])
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_a_ratio_beyond_what_floats_hold_gives_finite_gradients(advantage: float) -> None:
+    log_prob = torch.tensor([-1.0], requires_grad=True)
+    clipped_surrogate(log_prob, torch.tensor([-92.0]), torch.tensor([advantage]), 0.2).sum().backward()
+    assert log_prob.grad is not None
+    assert torch.isfinite(log_prob.grad).all()

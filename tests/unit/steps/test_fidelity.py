@@ -27,6 +27,7 @@ from kfnas.steps.fidelity_pool import fidelity_pool, pool_use
 from kfnas.steps.fidelity_train import fidelity_train
 from kfnas.steps.prepared import load_data
 from kfnas.studies.fidelity import Proxy
+from kfnas.testing.sequence import StepSequence, small_search
 from kfnas.train import ChildOutcome
 from kfnas.train.loop import copied
 
@@ -265,3 +266,15 @@ def test_a_file_is_read_with_its_overrides_and_its_base_is_checked(tmp_path: Pat
 def test_a_plan_survives_its_artifact(done: Steps) -> None:
     plan = read_plan(done.pooled)
     assert FidelityPlan.model_validate(json.loads(plan.model_dump_json())) == plan
+
+
+def test_a_search_and_a_study_of_one_name_do_not_share_a_folder(tmp_path: Path) -> None:
+    study = config(tmp_path / "store")
+    sequence = StepSequence(small_search(tmp_path / "store"), tmp_path / "search")
+    open_study(study.text).require_own()
+    with pytest.raises(ConfigMismatch, match="has a fidelity study 'small'"):
+        sequence.begin()
+    other = StepSequence(small_search(tmp_path / "other"), tmp_path / "other-search")
+    other.begin()
+    with pytest.raises(ConfigMismatch, match="has a search of that name"):
+        fidelity_plan(config(tmp_path / "other").text, tmp_path / "plan")

@@ -200,13 +200,14 @@ def test_a_round_reads_its_own_record_again_whatever_has_become_of_the_pool(shar
     sequence.close_round()
 
 
-def test_a_child_that_a_later_run_could_measure_starts_as_its_round_does(shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fate", "cost"), [("unmeasured", None), ("infeasible", 1e12)])
+def test_a_child_that_a_later_run_trains_after_all_starts_as_its_round_does(shared: Path, tmp_path: Path, fate: str, cost: float | None) -> None:
     sequence = begun(pooled(shared, seed=9), tmp_path / "artifacts")
     sample(sequence.text, sequence.state, sequence.batch, sequence.state)
     measure_latency(sequence.text, sequence.data, sequence.state, sequence.batch, sequence.plan)
     measured = read_json(sequence.plan)
     first, second = measured["rows"]
-    write_json(tmp_path / "unsteady", {**measured, "rows": [first, second | {"fate": "unmeasured", "cost": None, "reason": "unsteady"}]})
+    write_json(tmp_path / "unsteady", {**measured, "rows": [first, second | {"fate": fate, "cost": cost, "reason": "on that device"}]})
     for plan in (tmp_path / "unsteady", sequence.plan):
         pull_pool(sequence.text, sequence.data, sequence.state, plan, tmp_path / "pooled")
     assert all(row["initial_weights"] for row in read_json(tmp_path / "pooled")["rows"])
