@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,8 @@ def tracking(tmp_path_factory) -> Iterator[MLflowServer]:
 def holding_secrets(folder: Path) -> list[Path]:
     """Files below a folder in which a credential stands. What is removed meanwhile is passed over."""
     found = []
-    for path in folder.rglob("*"):
+    # os.walk passes over folders that are removed under it, which a run does at its end.
+    for path in (Path(parent, name) for parent, _, names in os.walk(folder) for name in names):
         try:
             data = path.read_bytes() if path.is_file() else b""
         except OSError:
