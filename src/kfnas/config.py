@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args
 import pydantic
 import yaml
 
-from kfnas.errors import ConfigError
+from kfnas.errors import ConfigError, CorruptError, StateVersionError
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -35,6 +35,30 @@ def parse(model: type[ConfigT], value: Any, *, source: str = "configuration") ->
         return model.model_validate(value)
     except pydantic.ValidationError as error:
         raise ConfigError("\n".join(f"{source}: {line}" for line in _lines(error, model))) from None
+
+
+def parse_document(model: type[ConfigT], text: bytes, *, newest: int, where: str, what: str, remedy: str) -> ConfigT:
+    """The record that a stored JSON document with a field `format` holds.
+
+    Args:
+        model: of the record.
+        text: the document.
+        newest: the latest format that this kfnas reads.
+        where: where it was found.
+        what: what it ought to be, as in "a search's head".
+        remedy: what helps where it is none.
+
+    Raises:
+        CorruptError: it holds none.
+        StateVersionError: a newer kfnas wrote it.
+    """
+    try:
+        value = json.loads(text)
+        if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > newest:
+            raise StateVersionError(f"{where}: format {value['format']}, and this kfnas knows {newest}; install a newer kfnas")
+        return parse(model, value)
+    except (ValueError, ConfigError) as error:
+        raise CorruptError(f"{where}: not {what} ({error}); {remedy}") from error
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

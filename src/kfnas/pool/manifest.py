@@ -10,12 +10,10 @@ another sweep in the manifest than the one it uploaded under, and uploads again:
 
 from __future__ import annotations
 
-import json
-
 from pydantic import Field
 
-from kfnas.config import Config, parse
-from kfnas.errors import ConfigError, CorruptError, NotFound, StateVersionError
+from kfnas.config import Config, parse_document
+from kfnas.errors import NotFound
 
 FORMAT = 1
 
@@ -123,13 +121,9 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         CorruptError: they hold none.
         StateVersionError: a newer kfnas wrote them.
     """
-    try:
-        value = json.loads(text)
-        if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
-            raise StateVersionError(f"{where}: format {value['format']}, and this kfnas knows {FORMAT}; install a newer kfnas")
-        return parse(Manifest, value)
-    except (ValueError, ConfigError) as error:
-        raise CorruptError(f"{where}: not a pool's manifest ({error}); restore it from a copy, or mirror the pool from another store") from error
+    return parse_document(
+        Manifest, text, newest=FORMAT, where=where, what="a pool's manifest", remedy="restore it from a copy, or mirror the pool from another store"
+    )
 
 
 def sweep_of(key: str) -> int:

@@ -9,8 +9,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from kfnas.config import Config, parse
-from kfnas.errors import ConfigError, ConfigMismatch, CorruptError, SearchBusy, StateVersionError
+from kfnas.config import Config, parse_document
+from kfnas.errors import ConfigMismatch, SearchBusy
 from kfnas.storage.owner import Owner
 
 FORMAT = 1
@@ -106,13 +106,7 @@ def parse_head(text: bytes, where: str) -> Head:
         CorruptError: they hold none.
         StateVersionError: a newer kfnas wrote them.
     """
-    try:
-        value = json.loads(text)
-        if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
-            raise StateVersionError(f"{where}: format {value['format']}, and this kfnas knows {FORMAT}; install a newer kfnas")
-        return parse(Head, value)
-    except (ValueError, ConfigError) as error:
-        raise CorruptError(f"{where}: not a search's head ({error}); restore it from a copy") from error
+    return parse_document(Head, text, newest=FORMAT, where=where, what="a search's head", remedy="restore it from a copy")
 
 
 def _time(seconds: float) -> str:
