@@ -22,8 +22,9 @@ import numpy as np
 from kfnas.controller.agents import AgentState, Scored, Tokens
 from kfnas.controller.candidates import RANDOM
 from kfnas.controller.config import CriticConfig
-from kfnas.controller.evidence import Floats, OwnSamples, PriorSamples, Scale, agreement, scale_of
+from kfnas.controller.evidence import Floats, OwnSamples, PriorSamples, scale_of
 from kfnas.controller.pairwise import Function, OneHot, Posterior, Samples, fit, start
+from kfnas.controller.standing import Standing
 
 if TYPE_CHECKING:
     from kfnas.space import Space
@@ -37,8 +38,6 @@ RATIOS = 64
 """Latest errors that the factor of U follows from."""
 DOUBT = 8.0
 """Errors that a factor of 1 counts as."""
-AGREES = 2.5
-"""Standard errors by which predictions that stand on a prior must go with this search's rewards before they are trusted."""
 MEAN_OF_ABSOLUTE = math.sqrt(2 / math.pi)
 HYPERPARAMETERS = "pairwise.theta"
 
@@ -97,7 +96,7 @@ class Member:
         return self._function(_features(self._code, np.asarray(tokens), np.full(len(tokens), self._initialisation != RANDOM)))
 
 
-class BayesianCritic:
+class BayesianCritic(Standing):
     """V and U, what they were fitted on, whether they may be trusted, and members of the posterior.
 
     Without a prior it is trusted once it has seen `min_samples` trained draws. Where it starts from a prior, what it predicted of this
@@ -117,45 +116,24 @@ class BayesianCritic:
             prior: an earlier search's samples.
             weights: its critic's; the hyperparameters among them are where the fit of this one's starts.
         """
-        self._config = config
+        super().__init__(config, None if prior is None else _thinned(prior))
         # How a child's training was initialised is one more decision, of two choices.
         self._code = OneHot([*space.num_choices, 2])
         self._rng = np.random.default_rng(seed)
-        self._own, self._graded = OwnSamples(), OwnSamples()
-        self._prior = None if prior is None else _thinned(prior)
-        self._judged = prior is None
+        self._graded = OwnSamples()
         self._theta = start(self._code.num_decisions)
         given = None if weights is None else weights.get(HYPERPARAMETERS)
         if given is not None and given.shape == self._theta.shape:
             self._theta = np.asarray(given, dtype=np.float64)
-        self._fitted_on, self._num_fits = 0, 0
+        self._fitted_on = 0
         self._ratios: list[float] = []
         self._known: Posterior | None = None
         self._promising: Posterior | None = None
-
-    def __len__(self) -> int:
-        """Trained draws of this search that it was fitted on."""
-        return len(self._own)
-
-    @property
-    def has_prior(self) -> bool:
-        """Whether it stands on an earlier search's samples."""
-        return self._prior is not None
 
     @property
     def is_calibrated(self) -> bool:
         """Whether its word may be taken."""
         return self._judged and len(self._own) >= (2 if self.has_prior else self._config.min_samples)
-
-    @property
-    def scale(self) -> Scale | None:
-        """Mean and deviation of this search's rewards; None before there are two."""
-        return scale_of(self._own.rewards) if len(self._own) >= 2 else None
-
-    def prepare(self) -> None:
-        """Fit the variances to a prior's samples, once."""
-        if self._prior is not None and self._num_fits == 0:
-            self._fit()
 
     def score(self, tokens: Sequence[Tokens], initialisation: str = RANDOM) -> BayesianScores | None:
         """V and U of architectures by their canonical tokens [N]; None before the search has two rewards."""
@@ -201,18 +179,6 @@ class BayesianCritic:
         if len(self._own) >= max(2.0, REFIT * self._fitted_on):
             self._fit()
 
-    def threshold(self, uncertainties: Floats) -> float:
-        """Uncertainty, in the reward's unit, above which a draw is not trusted.
-
-        Args:
-            uncertainties: of a large sample of the current policy, [N].
-        """
-        wanted = self._config.threshold
-        if wanted.quantile is not None:
-            return float(np.quantile(uncertainties, wanted.quantile))
-        assert wanted.fixed is not None
-        return wanted.fixed * scale_of(self._own.rewards).deviation
-
     def state(self) -> AgentState:
         """Hyperparameters, samples and the generator. The prior's samples are the search's to keep."""
         arrays = {HYPERPARAMETERS: self._theta.copy(), "ratios": np.asarray(self._ratios)}
@@ -255,17 +221,9 @@ class BayesianCritic:
         warm = np.asarray([item.initialisation != RANDOM for _, item in evidence])
         return list(self._posterior().mean(_features(self._code, tokens, warm)).tolist())
 
-    def _judge(self) -> None:
-        """Keep the prior, give it up, or wait for more samples."""
-        if self._judged:
-            return
-        predicted = np.asarray(self._own.predicted)
-        known = ~np.isnan(predicted)
-        if agreement(predicted[known], np.asarray(self._own.rewards)[known]) >= AGREES:
-            self._judged = True
-        elif len(self._own) >= self._config.min_samples:
-            self._judged, self._prior, self._fitted_on, self._ratios = True, None, 0, []
-            self._theta = start(self._code.num_decisions)
+    def _begin_again(self) -> None:
+        self._fitted_on, self._ratios = 0, []
+        self._theta = start(self._code.num_decisions)
 
     def _factor(self) -> float:
         return (DOUBT + sum(self._ratios)) / (DOUBT + len(self._ratios))

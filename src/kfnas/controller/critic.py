@@ -24,17 +24,16 @@ from torch import Tensor, nn
 from kfnas.controller.agents import AgentState, Scored, Tokens
 from kfnas.controller.candidates import RANDOM
 from kfnas.controller.config import CriticConfig
-from kfnas.controller.evidence import Floats, OwnSamples, PriorSamples, Scale, agreement, scale_of
+from kfnas.controller.evidence import Floats, OwnSamples, PriorSamples, scale_of
 from kfnas.controller.knowledge import NETWORKS, stacked_weights
 from kfnas.controller.optimizer import LazyAdam
+from kfnas.controller.standing import Standing
 
 if TYPE_CHECKING:
     from kfnas.space import Space
 
 FIRST_FIT = 5
 """Fits are this many times longer when V and U are at their start, and when they come into use."""
-AGREES = 2.5
-"""Standard errors by which a prior's predictions must go with this search's rewards before they are trusted."""
 
 
 class Scores(NamedTuple):
@@ -87,7 +86,7 @@ class Networks(nn.Module):
         return hidden[..., 0]
 
 
-class Critic:
+class Critic(Standing):
     """V and U, what they were fitted on, and whether they may be trusted.
 
     A critic without a prior is trusted once it has seen `min_samples` trained draws. One that starts from a prior is trusted once what it
@@ -107,43 +106,20 @@ class Critic:
             prior: an earlier search's samples.
             weights: its critic's, taken over where they are of the same shape; the prior's samples are fitted from there.
         """
-        self._config = config
+        super().__init__(config, prior)
         sizes = np.asarray(space.num_choices)
         self._offsets = np.cumsum(sizes) - sizes
         self._num_features = int(sizes.sum()) + 1
         self._generator = torch.Generator().manual_seed(seed)
         self.networks = Networks(len(NETWORKS), self._num_features, config, self._generator)
         self._adam = LazyAdam(self.networks, config.learning_rate, fused=True)
-        self._own = OwnSamples()
-        self._prior = prior
-        self._judged = prior is None
-        self._num_fits = 0
         if weights:
             self._load(weights)
-
-    def __len__(self) -> int:
-        """Trained draws of this search that it was fitted on."""
-        return len(self._own)
-
-    @property
-    def has_prior(self) -> bool:
-        """Whether it stands on an earlier search's samples."""
-        return self._prior is not None
 
     @property
     def is_calibrated(self) -> bool:
         """Whether its word may be taken."""
         return self._judged and (self.has_prior or len(self._own) >= self._config.min_samples)
-
-    @property
-    def scale(self) -> Scale | None:
-        """Mean and deviation of this search's rewards; None before there are two."""
-        return scale_of(self._own.rewards) if len(self._own) >= 2 else None
-
-    def prepare(self) -> None:
-        """Fit a prior's samples, once: weights that came with them were fitted to another search's reward."""
-        if self._prior is not None and self._num_fits == 0:
-            self._fit()
 
     def score(self, tokens: Sequence[Tokens], initialisation: str = RANDOM) -> Scores | None:
         """V and U of architectures by their canonical tokens [N]; None before the critic has learnt anything, and before the search has two
@@ -168,20 +144,6 @@ class Critic:
             return
         self._judge()
         self._fit(long=self.is_calibrated and not before)
-
-    def threshold(self, uncertainties: Floats) -> float:
-        """Uncertainty, in the reward's unit, above which a draw is not trusted.
-
-        Args:
-            uncertainties: of a large sample of the current policy, [N].
-        """
-        wanted = self._config.threshold
-        if wanted.quantile is not None:
-            return float(np.quantile(uncertainties, wanted.quantile))
-        scale = self.scale
-        assert wanted.fixed is not None
-        assert scale is not None
-        return wanted.fixed * scale.deviation
 
     def state(self) -> AgentState:
         """Weights, moments, samples and the generator. The prior's samples are the search's to keep."""
@@ -211,18 +173,10 @@ class Critic:
         with torch.inference_mode():
             return np.asarray(self.networks(self._features(np.asarray(tokens), np.asarray(warm))).double().numpy())
 
-    def _judge(self) -> None:
-        """Keep the prior, give it up, or wait for more samples."""
-        if self._judged:
-            return
-        predicted = np.asarray(self._own.predicted)
-        known = ~np.isnan(predicted)
-        if agreement(predicted[known], np.asarray(self._own.rewards)[known]) >= AGREES:
-            self._judged = True
-        elif len(self._own) >= self._config.min_samples:
-            self._judged, self._prior, self._num_fits = True, None, 0
-            self.networks = Networks(len(NETWORKS), self._num_features, self._config, self._generator)
-            self._adam = LazyAdam(self.networks, self._config.learning_rate, fused=True)
+    def _begin_again(self) -> None:
+        self._num_fits = 0
+        self.networks = Networks(len(NETWORKS), self._num_features, self._config, self._generator)
+        self._adam = LazyAdam(self.networks, self._config.learning_rate, fused=True)
 
     def _fit(self, *, long: bool = False) -> None:
         """Gradient steps on samples drawn at random; a prior's weigh as much as `prior_weight` of the search's own, and teach U nothing."""
