@@ -19,7 +19,7 @@ INK, MUTED, RULE = "#20262d", "#5f6b76", "#d9dee3"
 DOT, BEST, MEAN, FRONT, BUDGET, BAD = "#7f9dbd", "#123f6d", "#c07a1b", "#1d6f5c", "#b0411e", "#b0411e"
 TRUSTED, REUSED, KNOWN = "#d9a441", "#8a6fae", "#c3ccd4"
 _MAX_VECTOR_POINTS = 1500  # beyond it the cloud of points becomes an image inside the SVG, or the page would weigh megabytes
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9.5,
@@ -44,7 +44,7 @@ Draw = Callable[[Axes, ReportData], None]
 
 def svg(draw: Draw, data: ReportData, *, name: str) -> str:
     """One plot as an SVG element for inlining; `name` keeps its ids apart from those of another plot on the page."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = _figure(draw, data, FigureCanvasSVG)
         output = io.StringIO()
         figure.savefig(output, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -53,7 +53,7 @@ def svg(draw: Draw, data: ReportData, *, name: str) -> str:
 
 def png(draw: Draw, data: ReportData) -> bytes:
     """One plot as a PNG file."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = _figure(draw, data, FigureCanvasAgg)
         output = io.BytesIO()
         figure.savefig(output, format="png", dpi=140, metadata={"Software": None})

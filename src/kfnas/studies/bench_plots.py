@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from kfnas.report.canvas import INK, MUTED, RULE
+from kfnas.report.canvas import MUTED, STYLE
 from kfnas.studies.bench_summary import EntrantSummary, Summary
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b4a9c", "#7a7a7a", "#8c510a", "#20262d")
@@ -21,29 +21,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (2, 1)))
 _FIRST_SHARE = 0.04
 _JUDGED_SHARE = 0.12
-_STYLE = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#eceff2",
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "kfnas bench",
-}
 
 
 def figure(summary: Summary, kind: Literal["png", "svg"]) -> bytes:
     """The figure as a PNG or SVG file; equal summaries give equal bytes."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "kfnas bench"}):
         canvas = Figure(figsize=(9.6, 5.2), layout="constrained")
         (FigureCanvasAgg if kind == "png" else FigureCanvasSVG)(canvas)
         _draw(canvas.add_subplot(), summary)
