@@ -72,8 +72,9 @@ def search_once(objective: Objective, entrant: Entrant, seed: int, samples: int)
     if entrant.agent in POLICY_AGENTS:
         importlib.import_module("kfnas.controller.ppo")  # torch takes seconds to load, which are not the search's
     started = time.process_time()
-    if isinstance(entrant.config, SearchConfig):
-        trace = _own_search(Search(objective.space, entrant.config, seed=seed, prior=prior), clock.observe, samples)
+    config = entrant.annealed(samples).config
+    if isinstance(config, SearchConfig):
+        trace = _own_search(Search(objective.space, config, seed=seed, prior=prior), clock.observe, samples)
     else:
         trace = _peer_search(_peer(entrant, objective, seed), clock.observe, samples)
     seconds = time.process_time() - started - clock.seconds
@@ -150,11 +151,13 @@ def _peer(entrant: Entrant, objective: Objective, seed: int) -> Peer:
 
 def donor_knowledge(entrant: Entrant, seed: int) -> Knowledge:
     """What a donor's search learnt; its architectures stay behind but for the critic's own set."""
-    assert entrant.donor is not None and isinstance(entrant.config, SearchConfig)
+    assert entrant.donor is not None
+    config = entrant.annealed(entrant.donor.samples).config
+    assert isinstance(config, SearchConfig)
     objective = entrant.donor.source()
     if entrant.donor.shuffled:
         objective = shuffled(objective, seed)
-    search = Search(objective.space, entrant.config, seed=seed + DONOR_SEEDS)
+    search = Search(objective.space, config, seed=seed + DONOR_SEEDS)
     _own_search(search, _Clock(objective, seed + DONOR_SEEDS).observe, entrant.donor.samples)
     return search.knowledge(task=objective.name.replace(", ", "-"))
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kfnas.studies.statistics import tail_share
+
 Floats = npt.NDArray[np.float64]
 NUM_POINTS = 200
 
@@ -120,5 +122,5 @@ def saving_interval(
     for _ in range(resamples):
         drawn = rng.integers(len(runs), size=len(runs))
         found.append(saving([baseline[index] for index in drawn], [runs[index] for index in drawn]) or 0.0)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    tail = tail_share(len(runs), level)
+    return float(np.quantile(found, tail, method="lower")), float(np.quantile(found, 1 - tail, method="higher"))

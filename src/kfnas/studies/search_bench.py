@@ -100,11 +100,10 @@ def run(bench: Bench, output: Path, *, jobs: int = 1, trust_code: bool = False, 
 def plan(bench: Bench, output: Path) -> list[Job]:
     """All runs, seed by seed, so that what is done so far compares the same seeds."""
     objective = bench.source().fingerprint()
-    entrants = [entrant.annealed(bench.samples) for entrant in bench.entrants]
-    described = {entrant.label: (entrant.settings(), entrant.code()) for entrant in entrants}
+    described = {entrant.label: (entrant.annealed(bench.samples).settings(), entrant.code()) for entrant in bench.entrants}
     found = []
     for seed in bench.seeds:
-        for entrant in entrants:
+        for entrant in bench.entrants:
             settings, code = described[entrant.label]
             decisive = {"format": FORMAT, "objective": objective, "samples": bench.samples, "seed": seed, **settings}
             path = Path(output) / RUNS / f"{entrant.agent}-{seed:04d}-{digest_of(decisive)[:16]}.json"

@@ -222,7 +222,7 @@ def mean_band(curves: npt.ArrayLike, *, rng: np.random.Generator, level: float =
     """
     values = _curves("curves", curves)
     _check(level, resamples)
-    tail = _tail(values.shape[0], level)
+    tail = tail_share(values.shape[0], level)
     drawn = _seed_weights(values.shape[0], resamples, rng) @ values
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return Band(low, values.mean(0), high)
@@ -309,11 +309,11 @@ def _interval(mid: float, drawn: Floats, num_pairs: int, level: float) -> Interv
     kept = drawn[~np.isnan(drawn)]
     if not kept.size:
         raise UserError(f"no resample of {num_pairs} pairs has a statistic; give more pairs, or pairs with fewer ties")
-    tail = _tail(num_pairs, level)
+    tail = tail_share(num_pairs, level)
     return Interval(float(np.quantile(kept, tail, method="lower")), mid, float(np.quantile(kept, 1 - tail, method="higher")))
 
 
-def _tail(num_pairs: int, level: float) -> float:
+def tail_share(num_pairs: int, level: float) -> float:
     """Share of resamples to leave out at each end: Hesterberg's Phi(-sqrt(n / (n - 1)) * t), t Student's quantile with n - 1 degrees of
     freedom."""
     from scipy.stats import norm, t
