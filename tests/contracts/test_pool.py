@@ -395,6 +395,17 @@ def test_a_version_of_another_pool_is_not_opened(store: BlobStore, pool: Pool) -
         pool.pin(stranger, "search", now=NOW, seconds=1)
 
 
+def test_a_version_is_found_by_its_content_after_a_compaction_took_its_number(pool: Pool) -> None:
+    push(pool, entry((0, 0), "a"))
+    frozen = push(pool, entry((0, 1), "b"))
+    pool.compact(now=NOW)
+    pool.prune(now=NOW, grace_seconds=0)
+    assert pool.head().number != frozen.number and pool.head().digest == frozen.digest
+    assert [row.source for row in pool.at(frozen).rows] == ["a", "b"]
+    pool.pin(frozen, "search", now=NOW, seconds=10)
+    assert pool.info().pins["search"].number == pool.head().number
+
+
 # Two at once
 
 

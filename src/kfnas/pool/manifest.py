@@ -100,6 +100,23 @@ class Manifest(Config):
         kept = ", ".join(str(record.number) for record in self.versions[-8:]) or "none"
         raise NotFound(f"the pool has no version {number} (kept: {kept}); pin a version that must stay readable, or take the current one")
 
+    def find(self, wanted: PoolVersion | int) -> VersionRecord:
+        """The record of a kept version: an int is a number; a `PoolVersion` is known by its content, which compacting and mirroring keep while numbers
+        change.
+
+        Raises:
+            NotFound: it is kept no more, or never was.
+        """
+        if isinstance(wanted, int):
+            return self.version(wanted)
+        same = [record for record in self.versions if record.digest == wanted.digest]
+        if same:
+            return next((record for record in same if record.number == wanted.number), same[-1])
+        there = self.version(wanted.number)
+        raise NotFound(
+            f"version {wanted.number} is {there.digest[:12]}, not {wanted.digest[:12]}; it is one of another pool: mend the name, or the store's address"
+        )
+
     def head(self) -> PoolVersion:
         """The current version."""
         record = self.version(self.number)

@@ -121,11 +121,14 @@ class Pool:
             UserError: an entry is none that a pool can keep.
             ConflictError: the race for the manifest was lost too often.
         """
-        listed = list(entries)
-        _check_alike(listed, iterations, generation)
-        packed = [pack_tensors(entry.tensors) for entry in listed]
-        rows = [row_of(entry, data) for entry, data in zip(listed, packed, strict=True)]
-        data_of = dict(zip(rows, packed, strict=True))
+        rows: list[Row] = []
+        data_of: dict[Row, bytes] = {}
+        _check_alike((), iterations, generation)
+        for entry in entries:  # one by one: the caller may make them as they are asked for, and a child's tensors may go once they are packed
+            _check_alike((entry,), iterations, generation)
+            data = pack_tensors(entry.tensors)
+            rows.append(row_of(entry, data))
+            data_of[rows[-1]] = data
 
         def blobs(wanted: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
             return ((row, data_of[row]) for row in wanted)
@@ -152,11 +155,9 @@ class Pool:
         number = _number(manifest, version)
         if manifest is None or number == 0:
             return PoolSnapshot(self.access, EMPTY, [], [])
-        record = manifest.version(number)
-        if isinstance(version, PoolVersion) and version.digest != record.digest:
-            raise NotFound(f"{self.access.where}: version {number} is {record.digest[:12]}, not {version.digest[:12]}; it is one of another pool")
-        index = self.access.index(manifest, number)
-        opened = PoolVersion(number=number, digest=record.digest)
+        record = manifest.find(number if version is None else version)
+        index = self.access.index(manifest, record.number)
+        opened = PoolVersion(number=record.number, digest=record.digest)
         return PoolSnapshot(self.access, opened, index.rows.values(), index.problems, space=manifest.space, iterations=manifest.iterations)
 
     def pin(self, version: PoolVersion | int, holder: str, *, now: float, seconds: float) -> None:
@@ -175,10 +176,8 @@ class Pool:
             return
 
         def pinned(manifest: Manifest) -> Manifest:
-            record = manifest.version(number)
-            if isinstance(version, PoolVersion) and version.digest != record.digest:
-                raise NotFound(f"{self.access.where}: version {number} is {record.digest[:12]}, not {version.digest[:12]}; it is one of another pool")
-            return manifest.model_copy(update={"pins": {**manifest.pins, holder: Pin(number=number, expires=now + seconds)}})
+            pin = Pin(number=manifest.find(version).number, expires=now + seconds)
+            return manifest.model_copy(update={"pins": {**manifest.pins, holder: pin}})
 
         self.access.change(pinned)
 
