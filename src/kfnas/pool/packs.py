@@ -135,7 +135,10 @@ def _read_range(store: BlobStore, root: str, wanted: _Range) -> list[Loaded]:
         data = memoryview(store.get_range(f"{root}/{wanted.pack}", wanted.start, max(1, wanted.stop - wanted.start)))
     except NotFound:
         return [Loaded(row, None, f"{_named(row)}: {wanted.pack} is missing") for row in wanted.rows]
-    return [_checked(row, data[row.offset - wanted.start :][: row.length]) for row in wanted.rows]
+    parts = [data[row.offset - wanted.start :][: row.length] for row in wanted.rows]
+    if 2 * sum(row.length for row in wanted.rows) < len(data):  # views would keep the gaps between them in memory
+        parts = [memoryview(bytes(part)) for part in parts]
+    return [_checked(row, part) for row, part in zip(wanted.rows, parts, strict=True)]
 
 
 def _checked(row: Row, data: memoryview) -> Loaded:
