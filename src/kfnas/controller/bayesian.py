@@ -131,6 +131,11 @@ class BayesianCritic(Standing):
         self._promising: Posterior | None = None
 
     @property
+    def num_known(self) -> int:
+        """Architectures that have an answer: trained ones, and those that were over the budget or failed."""
+        return len(self._own) + len(self._graded)
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether its word may be taken."""
         return self._judged and len(self._own) >= (2 if self.has_prior else self._config.min_samples)

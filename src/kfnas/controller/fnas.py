@@ -9,7 +9,6 @@ The policy's advantage is the reward less a baseline that the whole batch shares
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -86,8 +85,6 @@ class FNASAgent:
             batch = [item for item in batch if item.draw.source != "exploited"]
         exploited = [item for item in batch if item.draw.source == "exploited"]
         metrics |= {"experience/exploited_share": len(exploited) / max(1, len(batch)), "experience/beta": self._buffer.beta(progress)}
-        if exploited:
-            metrics["experience/clipped_share"] = self._clipped_share(batch, exploited)
         weights = dict(zip((item.id for item in exploited), self._buffer.weights([item.draw.origin or "" for item in exploited], progress), strict=True))
         metrics |= self._update(batch, [weights.get(item.id, 1.0) if item.draw.source == "exploited" else 1.0 for item in batch], progress)
         for item in evidence:
@@ -176,7 +173,7 @@ class FNASAgent:
         if not isinstance(critic, BayesianCritic):
             return self._ppo.update(batch, weights, progress)
         seen = [replace(item, reward=float(value)) for item, value in zip(batch, critic.seen([item.reward for item in batch]), strict=True)]
-        floor = least_entropy(self._space.num_choices, self._pool_size, len(critic)) if self._config.critic.keep_open else None
+        floor = least_entropy(self._space.num_choices, self._pool_size, critic.num_known) if self._config.critic.keep_open else None
         member = critic.member(self._initialisation)
         tokens = [] if member is None or not self._config.critic.imagined else self._ppo.sample(self._config.critic.imagined)
         if member is None or not tokens:
@@ -240,20 +237,6 @@ class FNASAgent:
         if self._threshold is not None:
             metrics["critic/threshold"] = self._threshold
         return metrics
-
-    def _clipped_share(self, batch: Sequence[Scored], exploited: Sequence[Scored]) -> float:
-        """Share of exploited draws that the clip leaves without a gradient as the update begins: the policy has moved the way their
-        advantage points, or the other way for a negative one, further than the clip allows."""
-        new = [item.reward for item in batch if item.draw.source != "exploited"]
-        mean = float(np.mean(new or [item.reward for item in batch]))
-        clip = self._config.ppo.clip
-        now = self._ppo.log_probs([item.draw.tokens for item in exploited])
-        clipped = 0
-        for item, log_prob in zip(exploited, now, strict=True):
-            assert item.draw.log_prob is not None
-            ratio = math.exp(min((log_prob - item.draw.log_prob) / self._ppo.replay_span, 700.0))
-            clipped += ratio > 1 + clip if item.reward > mean else ratio < 1 - clip
-        return clipped / len(exploited)
 
 
 def _part(state: AgentState, name: str) -> AgentState:

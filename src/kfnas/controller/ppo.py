@@ -177,6 +177,7 @@ class PPOAgent:
         yardstick = ~replayed if replayed.any() and not replayed.all() else None
         advantages = normalised_advantages(torch.tensor(rewards, dtype=torch.float64), yardstick).float()
         spans = torch.where(replayed, float(self.replay_span), 1.0)
+        clipped = self._clipped_share(tokens, old_log_prob, advantages, spans, replayed)
         for _ in range(settings.epochs):
             log_prob, entropy = self.policy(tokens)
             surrogate = weight * clipped_surrogate(log_prob, old_log_prob, advantages, settings.clip, spans)
@@ -190,7 +191,12 @@ class PPOAgent:
             optimizer.step()
         # A replayed draw's ratio is that to a policy of many updates ago: it says nothing about this update.
         recent = torch.ones_like(replayed) if replayed.all() else ~replayed
-        return {**self._metrics(tokens[recent], old_log_prob[recent]), "policy/entropy_weight": entropy_weight, "policy/known_share": self.known_share}
+        return {
+            **clipped,
+            **self._metrics(tokens[recent], old_log_prob[recent]),
+            "policy/entropy_weight": entropy_weight,
+            "policy/known_share": self.known_share,
+        }
 
     def _entropy_weight(self, progress: float, *, rises: bool) -> float:
         """The configured weight at this share of the horizon, times the factor that keeps the policy open."""
@@ -199,6 +205,17 @@ class PPOAgent:
         self._entropy_factor = max(1.0, min(self._entropy_factor * step, MAX_FACTOR))
         end = settings.entropy if settings.entropy_end is None else settings.entropy_end
         return (settings.entropy + (end - settings.entropy) * progress) * self._entropy_factor
+
+    @torch.no_grad()
+    def _clipped_share(self, tokens: Tensor, old_log_prob: Tensor, advantages: Tensor, spans: Tensor, replayed: Tensor) -> dict[str, float]:
+        """Share of replayed draws that the clip leaves without a gradient as the update begins: the policy has moved the way their
+        advantage points further than the clip allows."""
+        if not replayed.any():
+            return {}
+        clip = self._config.ppo.clip
+        ratio = ((self.policy(tokens).log_prob - old_log_prob) / spans).clamp(max=MAX_LOG_RATIO).exp()
+        clipped = torch.where(advantages > 0, ratio > 1 + clip, ratio < 1 - clip)
+        return {"experience/clipped_share": float(clipped[replayed].float().mean())}
 
     @torch.no_grad()
     def _metrics(self, tokens: Tensor, old_log_prob: Tensor) -> dict[str, float]:

@@ -232,7 +232,7 @@ def test_the_ratio_of_an_exploited_draw_is_to_the_policy_that_drew_it(ratio: str
     # Those past the clip in the way that their reward points give no gradient, and are counted.
     draws = [Draw(item, old, "exploited", str(index)) for index, (item, old) in enumerate(zip(tokens, stale, strict=True))]
     batch = [Scored(draw, reward, id=draw.origin or "") for draw, reward in zip(draws, [2.0, 2.0, 2.0, 0.0], strict=True)]
-    assert agent._clipped_share(batch, batch) == clipped
+    assert agent._ppo.update(batch, [1.0] * 4, 0.0)["experience/clipped_share"] == clipped
 
 
 def test_at_a_ratio_of_one_the_gradient_does_not_depend_on_the_span() -> None:
