@@ -147,7 +147,12 @@ class Batch:
 
 
 def scored(rows: list[Row]) -> list[Scored]:
-    """What an agent learns from: rows that have a reward."""
+    """What an agent learns from: rows that have a reward.
+
+    Known architectures whose children began otherwise than the batch's own are left out: rewards of the two do not compare.
+    """
+    began = {row.initialisation for row in rows if row.is_activated and row.status == "ok"}
+    rows = [row for row in rows if not (began and row.source == "cached" and row.status == "ok" and row.initialisation not in began)]
     items = []
     for row in rows:
         if row.reward is not None:

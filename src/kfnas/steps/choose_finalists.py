@@ -66,7 +66,7 @@ def _choose(run: Run, search: Any, data: DataPointer) -> list[dict[str, Any]]:
             f"no trained architecture is near the target {reward.target} of {run.config.cost}{found}: "
             "search for more rounds, or set a target that the space reaches"
         )
-    best = fit.sort_values("reward", ascending=False, kind="stable").drop_duplicates("architecture").head(run.config.top_k)
+    best = most_promising(fit, run.config.top_k)
     width = run.config.space.width
     finalists = []
     for rank, (_, row) in enumerate(best.iterrows(), start=1):
@@ -81,6 +81,14 @@ def _choose(run: Run, search: Any, data: DataPointer) -> list[dict[str, Any]]:
     if drawn is not None:
         finalists.append(_finalist(run, meter, data, "random", "random", drawn, width))
     return finalists
+
+
+def most_promising(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The rows of highest reward, one an architecture. Rewards of children that began otherwise (at random, from a pool) do not compare, so where there are
+    both, the best of each kind in turn: training from scratch decides."""
+    place = rows.groupby("initialisation")["reward"].rank(ascending=False, method="first")
+    ordered = rows.assign(place=place).sort_values(["place", "reward"], ascending=[True, False], kind="stable")
+    return ordered.drop_duplicates("architecture").head(count)
 
 
 def _finalist(

@@ -3,12 +3,14 @@
 import logging
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kfnas.config import parse
 from kfnas.controller import Candidate, Knowledge, KnownSample, PolicyConfig, Result, RewardConfig, Search, SearchConfig
+from kfnas.controller.batch import scored
 from kfnas.errors import BudgetError, ConfigError, NotFound, ResultError, SearchExhausted, SpaceError, UserError
 from kfnas.space import Space
 
@@ -398,3 +400,14 @@ def test_candidates_and_results_survive_json() -> None:
 def test_default_reward_is_hard_and_without_a_target() -> None:
     assert SearchConfig().reward == RewardConfig(kind="hard", target=None)
     assert SearchConfig().agent == "mnas"
+
+
+def test_known_architectures_that_began_otherwise_than_the_batchs_children_teach_the_agent_nothing() -> None:
+    search = Search(SPACE, SearchConfig(batch_size=4), seed=0)
+    first = search.suggest()
+    search.update([Result(item.id, accuracy=0.5) for item in first])
+    old, new = search.rows[0], replace(search.rows[1], initialisation="pool:0123456789ab")
+    cached = replace(old, id="again", source="cached", origin=old.id)
+    assert [item.id for item in scored([cached, new])] == [new.id]
+    assert [item.id for item in scored([cached, search.rows[1]])] == ["again", search.rows[1].id]
+    assert [item.id for item in scored([cached])] == ["again"], "a batch that trained nothing compares with nothing"
