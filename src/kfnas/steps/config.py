@@ -61,6 +61,7 @@ class PoolConfig(Config):
     store: str | None = Field(None, description="folder, or s3://bucket/prefix; none: the run's own store")
     floor: float = Field(0.6, ge=0, le=1, description="cosine similarity of two blocks' one-hot decisions from which on a match counts")
     min_match: float = Field(0.99, gt=0, le=1, description="share of a batch's blocks that must match before children start from the pool")
+    read: bool = Field(True, description="whether children may start from the pool; off: it is only filled")
     push: bool = Field(True, description="whether the blocks of randomly initialised children are put into the pool")
     version: int | None = Field(None, ge=1, description="read this version of the pool throughout, whatever is added meanwhile; none: the newest of each round")
     fixed_parts: bool = Field(True, description="whether stem and head are stored and initialised too; the classifier never is")
@@ -140,7 +141,7 @@ class RunConfig(Config):
         for name in ("pool", "prior"):
             used = value.pop(name)
             if used is not None:
-                value[name] = {field: item for field, item in used.items() if field not in ("store", "pin_hours")}
+                value[name] = {field: item for field, item in used.items() if field not in ("store", "pin_hours") and (field, item) != ("read", True)}
         return digest_of(value)
 
 

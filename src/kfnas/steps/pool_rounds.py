@@ -145,7 +145,7 @@ def check_pool(run: Run, iterations: int | None = None) -> None:
 
     Raises:
         PoolMismatch: it is not.
-        ConfigError: it lacks the version that the configuration names.
+        ConfigError: it lacks the version that the configuration names, or it is empty and nothing is to fill it.
     """
     settings, pool = settings_of(run), open_pool(run)
     try:
@@ -154,6 +154,11 @@ def check_pool(run: Run, iterations: int | None = None) -> None:
         raise ConfigError(f"pool.version: {missing}") from None
     if (reason := unfit(run, held, iterations)) is not None:
         raise PoolMismatch(reason)
+    if not held.version.number and not settings.push:
+        raise ConfigError(
+            f"pool.name: pool {settings.name!r} in {pool.access.store.uri} is empty and pool.push is off, so that no child would ever start from it; "
+            "mend the name or pool.store, or fill the pool first"
+        )
 
 
 def unfit(run: Run, held: PoolSnapshot, iterations: int | None) -> str | None:

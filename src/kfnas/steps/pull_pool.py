@@ -68,7 +68,7 @@ def _decided(run: Run, number: int, asking: list[dict[str, Any]], rows: list[dic
         logger.warning("round %d starts from random weights: %s", number, reason)
         return _recorded(run, number, _answer(snapshot, Coverage(0, 0, 0, ()), warm=False, problems=(reason,)))
     known = coverage(snapshot, run.space, _networks(run, asking, data), floor=settings.floor, task=task_of_pool(run))
-    if not is_warm(known.matched / known.queried if known.queried else 0.0, earlier, settings.min_match):
+    if not settings.read or not is_warm(known.matched / known.queried if known.queried else 0.0, earlier, settings.min_match):
         return _recorded(run, number, _answer(snapshot, known, warm=False, problems=tuple(snapshot.problems)))
     starts = _started(run, snapshot, asking, data)
     known = _summed(starts)

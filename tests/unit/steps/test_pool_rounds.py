@@ -236,9 +236,32 @@ def test_a_push_waits_for_every_shard(tmp_path: Path) -> None:
         push_pool(sequence.text, sequence.data, sequence.state, sequence.plan, tmp_path / "pushed")
 
 
-def test_nothing_is_pushed_where_that_is_not_wanted(tmp_path: Path) -> None:
-    sequence = begun(pooled(tmp_path / "store", {"push": False}), tmp_path / "artifacts", 1)
-    assert pool_of(sequence).head() == EMPTY
+def test_nothing_is_pushed_where_that_is_not_wanted(shared: Path, tmp_path: Path) -> None:
+    sequence = begun(pooled(shared, {"push": False, "floor": 1.0}, seed=5), tmp_path / "artifacts")
+    before = pool_of(sequence).head()
+    rounds(sequence, 1)
+    assert pool_of(sequence).head() == before
+    assert not pool_round(open_run(sequence.text), 0).warm
+
+
+def test_an_empty_pool_that_nothing_fills_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    config = pooled(tmp_path / "store", {"push": False, "name": "shraed"})
+    with pytest.raises(ConfigError, match=r"pool\.name: pool 'shraed' in .* is empty and pool\.push is off, so that no child would ever start from it; mend"):
+        StepSequence(config, tmp_path / "artifacts").begin()
+    assert open_run(config.text).searches.head() is None
+
+
+def test_a_pool_that_is_only_filled_starts_no_child_and_grows(shared: Path, tmp_path: Path) -> None:
+    sequence = begun(pooled(shared, {"read": False}, seed=9), tmp_path / "artifacts")
+    before = pool_of(sequence).head().number
+    rounds(sequence, 2)
+    assert [used.warm for used in pool_rounds(open_run(sequence.text)).values()] == [False, False]
+    assert pool_of(sequence).head().number > before
+
+
+def test_a_pool_that_is_read_as_ever_leaves_the_digest_as_it_was(tmp_path: Path) -> None:
+    plain, filled = (pooled(tmp_path / "store", pool) for pool in ({}, {"read": False}))
+    assert pooled(tmp_path / "store", {"read": True}).digest == plain.digest != filled.digest
 
 
 def test_a_named_version_is_read_although_a_later_one_is_there(shared: Path, tmp_path: Path) -> None:
