@@ -9,9 +9,10 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from kfnas.config import Config, canonical_json, load_yaml, parse
+from kfnas.controller.config import CRITIC_AGENTS
 from kfnas.errors import ConfigError
 from kfnas.steps.config import NAME, RunConfig, absolute, apply_override
-from kfnas.studies.variants import ABLATION_ROWS, TRANSFER_ROWS, Row, has_critic
+from kfnas.studies.variants import ABLATION_ROWS, TRANSFER_ROWS, Row
 
 Kind = Literal["ablation", "transfer", "knowledge"]
 KNOWN_ROWS: dict[str, dict[str, Row]] = {"ablation": ABLATION_ROWS, "transfer": TRANSFER_ROWS, "knowledge": TRANSFER_ROWS}
@@ -121,7 +122,7 @@ def _known(kind: str, name: str) -> dict[str, Any]:
 
 def _shown(transfer: StudyConfig) -> list[dict[str, Any]]:
     """Of a transfer's rows, one with a critic that starts from nothing and one whose critic, and nothing else if possible, starts from the donor's."""
-    fresh = [row for row in transfer.rows if not row.needs_donor and has_critic(row.agent or "")][:1]
+    fresh = [row for row in transfer.rows if not row.needs_donor and row.agent in CRITIC_AGENTS][:1]
     given = sorted((row for row in transfer.rows if row.prior), key=lambda row: row.pool == "donor")[:1]
     if not fresh or not given:
         raise ConfigError(

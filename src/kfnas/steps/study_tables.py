@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS
 from kfnas.steps.study_results import RowResult, SearchResult
 from kfnas.studies.curves import saving, saving_interval
 from kfnas.studies.statistics import Interval, paired_bootstrap
-from kfnas.studies.variants import has_buffer, has_critic
 
 OVER = ("samples", "device_seconds")
 MIN_SEEDS = 2
@@ -138,8 +138,8 @@ def _summary(row: RowResult, baseline: RowResult) -> RowSummary:
         name=row.row.name,
         agent=row.agent,
         akp=row.has_pool,
-        uac=has_critic(row.agent),
-        aeb=has_buffer(row.agent),
+        uac=row.agent in CRITIC_AGENTS,
+        aeb=row.agent in BUFFER_AGENTS,
         akp_from=row.row.pool == "donor",
         uac_from=row.row.prior,
         num_seeds=row.num_seeds,

@@ -17,8 +17,8 @@ from kfnas.errors import ConfigError
 PoolUse = Literal["none", "own", "donor", "base"]
 WHOLE_FIELDS = frozenset({"task"})
 """Fields that a change replaces as a whole: what belongs to one task means nothing to another."""
-ONLY_FILLED = {"floor": 1.0, "min_match": 1.0}
-"""Fields of a pool that is asked and practically never matches: every block of a batch would have to be there exactly."""
+ONLY_FILLED = {"read": False}
+"""Fields of a pool that no child starts from."""
 
 
 class Row(Config):
@@ -129,16 +129,6 @@ def derived_donor(base: Mapping[str, Any], change: Mapping[str, Any], *, study: 
     value["search"] = {**(value.get("search") or {}), "agent": agent}
     value["pool"] = {**dict(base.get("pool") or {}), **ONLY_FILLED, **dict(change.get("pool") or {}), "name": name}
     return value
-
-
-def has_critic(agent: str) -> bool:
-    """Whether an agent has the uncertainty-aware critic."""
-    return agent in ("mnas+uac", "fnas")
-
-
-def has_buffer(agent: str) -> bool:
-    """Whether an agent has the experience buffer."""
-    return agent in ("mnas+aeb", "fnas")
 
 
 def _pool(template: Any, row: Row, name: str, donor_pool: str | None) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import pytest
 
 from kfnas.config import canonical_json, parse
 from kfnas.controller import CriticConfig, ExperienceConfig, RewardConfig, SearchConfig, ThresholdConfig
+from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS
 from kfnas.errors import ConfigError
 
 
@@ -66,3 +67,9 @@ def test_an_agent_without_the_modules_has_the_configuration_it_had_before_there_
 def test_a_wrong_configuration_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(SearchConfig, fields)
+
+
+def test_the_modules_of_each_agent() -> None:
+    agents = ("mnas", "mnas+uac", "mnas+aeb", "fnas", "random")
+    assert [agent in CRITIC_AGENTS for agent in agents] == [False, True, False, True, False]
+    assert [agent in BUFFER_AGENTS for agent in agents] == [False, False, True, True, False]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kfnas.errors import ConfigError
-from kfnas.studies.variants import ABLATION_ROWS, TRANSFER_ROWS, Row, derived, derived_donor, has_buffer, has_critic, merged
+from kfnas.studies.variants import ABLATION_ROWS, TRANSFER_ROWS, Row, derived, derived_donor, merged
 
 BASE = {"rounds": 4, "search": {"batch_size": 8, "reward": {"target": 2.0}}, "pool": {"name": "template", "floor": 0.7}, "task": {"name": "a", "x": 1}}
 
@@ -72,12 +72,6 @@ def test_a_donor_has_all_modules_and_trains_one_network_at_its_end():
     assert (donor["name"], donor["seed"], donor["rounds"], donor["top_k"], donor["comparisons"]) == ("s-donor", 1, 9, 1, False)
     assert donor["task"] == {"name": "b"}
     assert donor["search"] == {"agent": "fnas", "batch_size": 8, "reward": {"target": 2.0}}
-    assert donor["pool"] == {"name": "s-donor", "floor": 1.0, "min_match": 1.0}, "it fills its pool and does not start from it"
-    warm = derived_donor(BASE, {"pool": {"floor": 0.5, "min_match": 0.9}}, study="s", seed=1)
-    assert warm["pool"] == {"name": "s-donor", "floor": 0.5, "min_match": 0.9}
-
-
-def test_the_modules_of_each_agent():
-    agents = ("mnas", "mnas+uac", "mnas+aeb", "fnas", "random")
-    assert [has_critic(agent) for agent in agents] == [False, True, False, True, False]
-    assert [has_buffer(agent) for agent in agents] == [False, False, True, True, False]
+    assert donor["pool"] == {"name": "s-donor", "floor": 0.7, "read": False}, "it fills its pool and does not start from it"
+    warm = derived_donor(BASE, {"pool": {"read": True, "floor": 0.5, "min_match": 0.9}}, study="s", seed=1)
+    assert warm["pool"] == {"name": "s-donor", "read": True, "floor": 0.5, "min_match": 0.9}
