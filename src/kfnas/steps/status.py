@@ -9,6 +9,7 @@ from typing import Any
 from kfnas.errors import NotFound
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, open_run
+from kfnas.steps.pool_rounds import pool_rounds
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,25 @@ def describe(config: str) -> str:
             f"rounds     {now.rounds_done} of {now.rounds_total}{' (the space is exhausted)' if now.exhausted else ''}",
             f"children   {now.children_done} trained, {now.children_failed} of them failed",
             f"best       {best}",
+            *_pooled(run),
             f"finalists  {now.finalists_done} of {now.finalists_total or '?'} trained, evaluated and exported",
             *_chosen(run, now.metric),
         ]
     )
+
+
+def _pooled(run: Run) -> list[str]:
+    """What the search has of its pool: the last round that asked it."""
+    if run.config.pool is None:
+        return []
+    used = pool_rounds(run)
+    if not used:
+        return [f"pool       {run.config.pool.name}: not asked yet"]
+    number, last = max(used.items())
+    ratio = "" if last.match_ratio is None else f", {last.match_ratio:.0%} of blocks matched"
+    begin = "children start from it" if last.warm else "children start from random weights"
+    damaged = f"; {len(last.problems)} damaged entries passed over" if last.problems else ""
+    return [f"pool       {run.config.pool.name}: {last.entries} entries in round {number}{ratio}; {begin}{damaged}"]
 
 
 def _chosen(run: Run, metric: str) -> list[str]:

@@ -84,7 +84,8 @@ class MLflowTracker:
             client.set_tag(parent.info.run_id, "kfnas.rows", str(len(view.rows)))
             num_runs += self._write_finals(client, parent, view)
             num_files = _write_files(client, parent, table_files(view) | dict(files or {}))
-            self._write_task(client, parent, view)
+            number, values, moment = tail_values(view)
+            self._write_task(client, parent, {"kfnas.search_id": view.search_id, "kfnas.round": str(number)}, values, max(number, 0), moment)
             _write_state(client, parent, view.state)
             return Projection(parent.info.run_id, len(view.rows) - first, num_runs, num_files)
 
@@ -102,6 +103,7 @@ class MLflowTracker:
                 if own is not None and "mlflow.parentRunId" not in own.data.tags:
                     client.set_tag(own.info.run_id, "mlflow.parentRunId", run.info.run_id)
             num_files = _write_files(client, run, dict(files or {}))
+            self._write_task(client, run, {"kfnas.study_id": view.study_id}, values, view.num_finished, None)
             _write_state(client, run, view.state)
             return Projection(run.info.run_id, 0, 0, num_files)
 
@@ -252,19 +254,20 @@ class MLflowTracker:
         client.set_tag(run.info.run_id, "kfnas.final_digest", digest)  # last: it says that the rest is there
         return known is None
 
-    def _write_task(self, client: mlflow.MlflowClient, parent: Run, view: SearchView) -> None:
-        """The latest round's values on the run that the platform opened for this task: tagged and pointed at the search's run, never ended."""
+    def _write_task(
+        self, client: mlflow.MlflowClient, parent: Run, about: Mapping[str, str], values: Mapping[str, float], step: int, moment: int | None
+    ) -> None:
+        """The newest values on the run that the platform opened for this task: tagged and pointed at the search's or study's run, never ended."""
         if self._task_run_id is None:
             return
-        number, values, moment = tail_values(view)
-        tags = {"kfnas.kind": "task", "kfnas.search_id": view.search_id, "kfnas.round": str(number), "kfnas.parent_run_id": parent.info.run_id}
+        tags = {"kfnas.kind": "task", **about, "kfnas.parent_run_id": parent.info.run_id}
         try:
             client.log_batch(self._task_run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-            _write_points(client, self._task_run_id, [Point(name, value, max(number, 0), moment) for name, value in values.items()], parent.info.start_time)
+            _write_points(client, self._task_run_id, [Point(name, value, step, moment) for name, value in values.items()], parent.info.start_time)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            logger.warning("the task's own run %s takes no metrics (%s); the search's run %s has them", self._task_run_id, error.error_code, parent.info.run_id)
+            logger.warning("the task's own run %s takes no metrics (%s); run %s has them", self._task_run_id, error.error_code, parent.info.run_id)
 
     # ---- errors
 

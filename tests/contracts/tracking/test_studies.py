@@ -19,7 +19,7 @@ def stored(tracker: Tracker, study_id: str) -> tuple[dict[str, list[float]], dic
     if isinstance(tracker, MemoryTracker):
         study = tracker.studies[study_id]
         return {name: [value] for (name, _), value in study.points.items()}, {"kfnas.searches": " ".join(study.view.searches)}
-    client, runs = _runs(tracker, f"tags.`kfnas.study_id` = '{study_id}'")
+    client, runs = _runs(tracker, f"tags.`kfnas.kind` = 'study' and tags.`kfnas.study_id` = '{study_id}'")
     (run,) = runs
     return {name: [point.value for point in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics}, run.data.tags
 
@@ -59,6 +59,21 @@ def test_a_search_and_a_study_of_one_name_have_runs_of_their_own(tracker_case: A
     tracker.compare(view(name))
     assert tracker_case.read(name).status == "running"
     assert stored(tracker, name)[0] == {"all/top1": [0.9]}
+
+
+def test_an_injected_run_gets_the_metrics_of_a_study_and_is_neither_ended_nor_taken_for_it(mlflow_tracker_case: Any) -> None:
+    study_id = f"s-{uuid.uuid4().hex}"
+    mlflow_tracker_case.open().compare(view(f"s-{uuid.uuid4().hex}"))
+    client, _ = _runs(mlflow_tracker_case.open(), "tags.`kfnas.kind` = 'study'")
+    task = client.create_run(client.get_experiment_by_name("contract").experiment_id, run_name="the pipeline's own").info.run_id
+    for _ in range(2):
+        compared = mlflow_tracker_case.open(task_run_id=task).compare(view(study_id, state="finished"))
+    run = client.get_run(task)
+    assert compared.run_id != task
+    assert run.info.status == "RUNNING"
+    assert (run.data.tags["kfnas.kind"], run.data.tags["kfnas.study_id"], run.data.tags["kfnas.parent_run_id"]) == ("task", study_id, compared.run_id)
+    assert [(metric.step, metric.value) for metric in client.get_metric_history(task, "all/top1")] == [(2, 0.9)]
+    assert stored(mlflow_tracker_case.open(), study_id)[0] == {"all/top1": [0.9]}
 
 
 @pytest.mark.parametrize(("study_id", "state"), [("a b", "running"), ("", "running"), ("ok", "sleeping")])

@@ -25,6 +25,7 @@ from kfnas.steps.pull_pool import pull_pool
 from kfnas.steps.push_pool import push_pool
 from kfnas.steps.report import render
 from kfnas.steps.sample import sample
+from kfnas.steps.status import describe
 from kfnas.steps.sync_pool import sync_pool
 from kfnas.steps.view import search_view
 from kfnas.storage import open_store
@@ -112,6 +113,7 @@ def test_children_start_at_random_until_the_pool_knows_their_blocks_and_then_fro
     first, second = pool_rounds(open_run(sequence.text)).values()
     assert (first.warm, first.match_ratio, first.entries) == (False, 0.0, 0)
     assert (second.warm, second.match_ratio, second.version) == (True, 1.0, pool_of(sequence).head())
+    assert f"pool       shared: {second.entries} entries in round 1, 100% of blocks matched; children start from it" in describe(sequence.text).splitlines()
     label = f"pool:{second.version.digest[:12]}"
     assert [row.initialisation for row in rows_of(sequence)] == ["random", "random", label, label]
 
