@@ -50,6 +50,7 @@ class EntrantSummary:
         curves: score of the best-looking architecture, [seeds, samples].
         band: their mean and its interval.
         hit: samples to the reference's final value.
+        hits: samples to what the reference has at each checkpoint.
         num_activated: fewest activated samples of a run; less than asked for where the space was used up.
         distinct_share: distinct architectures per hundred drawn, mean over seeds.
         distinct_share_last: the same among the last hundred drawn, which tells a policy that has collapsed.
@@ -61,6 +62,7 @@ class EntrantSummary:
     curves: Floats
     band: Band
     hit: HitRatio
+    hits: tuple[HitRatio, ...]
     num_activated: int
     distinct_share: float
     distinct_share_last: float
@@ -122,7 +124,7 @@ def summarise(runs: Mapping[str, Sequence[Run]], *, objective: str, seeds: Seque
         ConfigError: a run had no success at all.
     """
     curves = {label: np.stack([judged(run, samples) for run in group]) for label, group in runs.items()}
-    entrants = tuple(_entrant(label, group, curves[label], curves[rules.reference]) for label, group in runs.items())
+    entrants = tuple(_entrant(label, group, curves[label], curves[rules.reference], rules.checkpoints) for label, group in runs.items())
     compared = tuple(_compare(point, pair, curves) for point in rules.checkpoints for pair in rules.pairs)
     return Summary(objective, tuple(seeds), samples, rules.reference, entrants, rules.checkpoints, compared)
 
@@ -190,6 +192,15 @@ def as_markdown(summary: Summary) -> str:
         *(_row(_cells(item, summary, digits)) for item in summary.entrants),
     ]
     lines += [f"\n{_cell(item.label)}: a search used its space up after {item.num_activated} samples." for item in summary.entrants if _short(item, summary)]
+    head = ["agent", *(f"as {summary.reference} after {point}" for point in summary.checkpoints)]
+    lines += [
+        "",
+        f"Samples from which the mean curve stays at or above what {_cell(summary.reference)} has after so many, and their share of these:",
+        "",
+        _row([_cell(text) for text in head]),
+        _row(["---"] * len(head)),
+        *(_row([_cell(item.label), *map(_hit_cell, item.hits)]) for item in summary.entrants if item.label != summary.reference),
+    ]
     mixed = [item.label for item in summary.entrants if len(item.versions) > 1]
     lines += [f"\nRuns of several versions of the code are mixed: {', '.join(map(_cell, mixed))}."] if mixed else []
     if summary.comparisons:
@@ -199,12 +210,13 @@ def as_markdown(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entrant(label: str, runs: Sequence[Run], curves: Floats, reference: Floats) -> EntrantSummary:
+def _entrant(label: str, runs: Sequence[Run], curves: Floats, reference: Floats, checkpoints: Sequence[int]) -> EntrantSummary:
     return EntrantSummary(
         label=label,
         curves=curves,
         band=mean_band(curves, rng=_rng(), level=LEVEL),
         hit=hit_ratio(curves, reference, rng=_rng(), level=LEVEL),
+        hits=tuple(hit_ratio(curves, reference, rng=_rng(), at=point, level=LEVEL) for point in checkpoints),
         num_activated=min(len(run.tokens) for run in runs),
         distinct_share=float(np.mean([100 * run.distinct / run.draws for run in runs])),
         distinct_share_last=float(np.mean([100 * run.distinct_last / min(run.draws, WINDOW) for run in runs])),
@@ -239,15 +251,22 @@ def _cells(item: EntrantSummary, summary: Summary, digits: int) -> list[str]:
     points = [point - 1 for point in summary.checkpoints]
     scores = [f"{band.mid[at]:.{digits}f} [{band.low[at]:.{digits}f}, {band.high[at]:.{digits}f}]" for at in points]
     hit = item.hit
-    ratio = f"{_ratio(hit.ratio.mid)} [{_ratio(hit.ratio.low)}, {_ratio(hit.ratio.high)}]"
     distinct = f"{item.distinct_share:.0f} ({item.distinct_share_last:.0f})"
-    return [_cell(item.label), *scores, "never" if hit.hit is None else str(hit.hit), ratio, distinct, f"{item.cpu_seconds:.1f}"]
+    return [_cell(item.label), *scores, "never" if hit.hit is None else str(hit.hit), _ratios(hit), distinct, f"{item.cpu_seconds:.1f}"]
 
 
 def _comparison_cells(item: Comparison, digits: int) -> list[str]:
     low, mid, high = (f"{value:+.{digits}f}" for value in item.difference)
     won = f"{item.sign.wins} : {item.sign.losses} : {item.sign.ties}"
     return [str(item.samples), _cell(item.first), _cell(item.second), f"{mid} [{low}, {high}]", won, f"{item.sign.p_value:.2g}"]
+
+
+def _hit_cell(hit: HitRatio) -> str:
+    return f"{'never' if hit.hit is None else hit.hit}: {_ratios(hit)}"
+
+
+def _ratios(hit: HitRatio) -> str:
+    return f"{_ratio(hit.ratio.mid)} [{_ratio(hit.ratio.low)}, {_ratio(hit.ratio.high)}]"
 
 
 def _ratio(value: float) -> str:
@@ -264,17 +283,21 @@ def _row(cells: Sequence[str]) -> str:
 
 def _entrant_json(item: EntrantSummary, checkpoints: Sequence[int]) -> dict[str, Any]:
     at = {str(point): _interval_json(Interval(*(float(values[point - 1]) for values in item.band))) for point in checkpoints}
-    hit = item.hit
     return {
         "scores": at,
         "by_seed": {str(point): item.curves[:, point - 1].tolist() for point in checkpoints},
-        "hit": {"threshold": hit.threshold, "samples": hit.hit, "reference_samples": hit.reference_hit, "ratio": _interval_json(hit.ratio)},
+        "hit": _hit_json(item.hit),
+        "hits": {str(point): _hit_json(hit) for point, hit in zip(checkpoints, item.hits, strict=True)},
         "num_activated": item.num_activated,
         "distinct_per_hundred": item.distinct_share,
         "distinct_per_hundred_last": item.distinct_share_last,
         "cpu_seconds": item.cpu_seconds,
         "code": list(item.versions),
     }
+
+
+def _hit_json(hit: HitRatio) -> dict[str, Any]:
+    return {"threshold": hit.threshold, "samples": hit.hit, "reference_samples": hit.reference_hit, "ratio": _interval_json(hit.ratio)}
 
 
 def _interval_json(interval: Interval) -> dict[str, float | None]:

@@ -63,12 +63,12 @@ class Band(NamedTuple):
 
 
 class HitRatio(NamedTuple):
-    """How many samples a search needs for what a reference ends with.
+    """How many samples a search needs for what a reference ends with, or has after some samples.
 
     Attributes:
-        threshold: final value of the reference's mean curve.
+        threshold: that value of the reference's mean curve.
         hit: samples after which the search's mean curve stays at or above it; None: never.
-        reference_hit: the same of the reference itself.
+        reference_hit: the same of the reference itself; the samples after which it has it, where those are given.
         ratio: hit / reference_hit; infinite where the search does not get there.
     """
 
@@ -228,7 +228,9 @@ def mean_band(curves: npt.ArrayLike, *, rng: np.random.Generator, level: float =
     return Band(low, values.mean(0), high)
 
 
-def hit_ratio(curves: npt.ArrayLike, reference: npt.ArrayLike, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES) -> HitRatio:
+def hit_ratio(
+    curves: npt.ArrayLike, reference: npt.ArrayLike, *, rng: np.random.Generator, at: int | None = None, level: float = 0.95, resamples: int = RESAMPLES
+) -> HitRatio:
     """Samples that a search needs to stay at or above a reference's final value, as a share of the reference's own.
 
     Both hits are of mean curves over seeds. A resample takes the same seeds of both, and finds the threshold, both hits and their ratio anew.
@@ -236,21 +238,25 @@ def hit_ratio(curves: npt.ArrayLike, reference: npt.ArrayLike, *, rng: np.random
     Args:
         curves: [seeds, samples] of the search, finite.
         reference: [seeds, samples] of the reference, of the same seeds in the same order.
+        at: samples after which the reference's value is the threshold; the reference's share is then of these. None: its final value.
         rng: source of the resamples.
         level: confidence, in (0, 1).
         resamples: number of resamples.
 
     Raises:
-        UserError: shapes differ, fewer than 2 seeds, or a value that is not finite.
+        UserError: shapes differ, fewer than 2 seeds, a value that is not finite, or `at` outside the samples.
     """
     ours, theirs = _curves("curves", curves), _curves("reference", reference)
     if ours.shape != theirs.shape:
         raise UserError(f"curves have shape {ours.shape} and the reference {theirs.shape}; give equally many seeds and samples of both")
     _check(level, resamples)
+    if at is not None and not 1 <= at <= theirs.shape[1]:
+        raise UserError(f"at is {at}; the curves have {theirs.shape[1]} samples: give 1 to that")
     weights = np.concatenate([np.full((1, len(ours)), 1 / len(ours)), _seed_weights(len(ours), resamples, rng)])
     our_means, their_means = weights @ ours, weights @ theirs
-    thresholds = their_means[:, -1]
-    our_hits, their_hits = _hits(our_means, thresholds), _hits(their_means, thresholds)
+    thresholds = their_means[:, -1 if at is None else at - 1]
+    our_hits = _hits(our_means, thresholds)
+    their_hits = _hits(their_means, thresholds) if at is None else np.full(len(thresholds), float(at))
     ratios = our_hits / their_hits
     found = int(our_hits[0]) if math.isfinite(our_hits[0]) else None
     return HitRatio(float(thresholds[0]), found, int(their_hits[0]), _interval(float(ratios[0]), ratios[1:], len(ours), level))

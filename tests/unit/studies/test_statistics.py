@@ -230,6 +230,18 @@ def test_seeds_that_differ_widen_the_ratio_and_pairing_narrows_it() -> None:
     assert paired.ratio.high - paired.ratio.low < crossed.ratio.high - crossed.ratio.low
 
 
+def test_the_mark_may_be_what_the_reference_has_on_the_way() -> None:
+    result = hit_ratio(ramps([10] * 6), ramps([20] * 6), rng=rng(), at=10)
+    assert (result.threshold, result.hit, result.reference_hit) == (pytest.approx(0.5), 5, 10)
+    assert result.ratio == Interval(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("at", [0, 41])
+def test_a_mark_beyond_the_curves_is_refused(at: int) -> None:
+    with pytest.raises(UserError, match="give 1 to that"):
+        hit_ratio(ramps([10] * 6), ramps([20] * 6), rng=rng(), at=at)
+
+
 def test_a_search_that_never_gets_there_has_an_infinite_ratio() -> None:
     result = hit_ratio(0.9 * ramps([5] * 4), ramps([10] * 4), rng=rng())
     assert result.hit is None
