@@ -7,7 +7,7 @@
 
 query: CPU time of architectures of mnas_v2 asked of a pool with that many entries (tiny tensors: the index is what is measured).
 transfer: blocks of 50 to 500 KB pushed to and pulled from a SeaweedFS server on loopback, against boto3 putting and getting the same bytes as objects
-of 32 MB, one after another; the two take turns, and the ratio is that of the medians.
+of 32 MB, one after another, and holding in memory what they got as a pull does; the two take turns, and the ratio is that of the medians.
 batch: the blocks that 20 architectures need, fetched from the packs as ranges and as whole packs.
 """
 
@@ -125,9 +125,8 @@ def transfer(megabytes: float, repeats: int) -> None:
                 for index, data in enumerate(objects):
                     client.put_object(Bucket=server.bucket, Key=f"{folder}/{index}", Body=data)
 
-            def get(count: int = len(objects), folder: str = folder) -> None:
-                for index in range(count):
-                    client.get_object(Bucket=server.bucket, Key=f"{folder}/{index}")["Body"].read()
+            def get(count: int = len(objects), folder: str = folder) -> list[bytes]:
+                return [client.get_object(Bucket=server.bucket, Key=f"{folder}/{index}")["Body"].read() for index in range(count)]
 
             seconds["put"].append(timed(put))
             seconds["get"].append(timed(get))

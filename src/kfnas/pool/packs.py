@@ -23,7 +23,10 @@ PACK_BYTES = 32_000_000
 MERGE_GAP_BYTES = 1_000_000
 """Unwanted bytes between two wanted entries that are cheaper to fetch along than to ask twice."""
 
-_NUM_WORKERS = 4
+RANGE_BYTES = 16_000_000
+"""Most that one request asks for: half a pack, so that memory holds few packs however many requests are under way."""
+
+_NUM_WORKERS = 8
 _NUM_UPLOADS = 2
 
 
@@ -76,7 +79,7 @@ def write_blob(store: BlobStore, key: str, data: bytes) -> None:
 def read_rows(store: BlobStore, root: str, rows: Iterable[Row], *, merge_gap_bytes: int = MERGE_GAP_BYTES) -> Iterator[Loaded]:
     """The blobs of entries, in the order in which they are stored; of a missing, torn or wrong one the problem, never the bytes.
 
-    A few ranges are fetched at a time and handed on as they come, so that memory holds some packs at most.
+    Several ranges are fetched at a time, for a server answers one request slower than the network could carry it, and handed on as they come.
     """
     ranges = _ranges(rows, merge_gap_bytes)
     with ThreadPoolExecutor(_NUM_WORKERS) as pool:
@@ -118,12 +121,13 @@ def _write_pack(store: BlobStore, root: str, sweep: int, blobs: Sequence[tuple[R
 
 
 def _ranges(rows: Iterable[Row], merge_gap_bytes: int) -> list[_Range]:
-    """Wanted ranges of the packs, with small gaps between entries closed, none much larger than a pack."""
+    """Wanted ranges of the packs, with small gaps between entries closed, none longer than `RANGE_BYTES` unless one entry alone is."""
     ranges: list[_Range] = []
     for row in sorted(rows, key=lambda row: (row.pack, row.offset)):
         stop = row.offset + row.length
         last = ranges[-1] if ranges else None
-        if last is not None and last.pack == row.pack and row.offset <= last.stop + merge_gap_bytes:
+        near = last is not None and last.pack == row.pack and row.offset <= last.stop + merge_gap_bytes
+        if near and last is not None and stop - last.start <= RANGE_BYTES:
             ranges[-1] = _Range(row.pack, last.start, max(last.stop, stop), (*last.rows, row))
         else:
             ranges.append(_Range(row.pack, row.offset, stop, (row,)))
