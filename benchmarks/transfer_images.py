@@ -1,11 +1,12 @@
 """FNAS's Table 5 with real training: searches on animal shapes that start from a search on Fashion-MNIST, against one that starts from nothing.
 
     scripts/fetch_animal_shapes.sh
-    OMP_NUM_THREADS=1 python benchmarks/transfer_images.py                  about 25 minutes on two cores; killed, it goes on
-    kfnas prove knowledge benchmarks/transfer_images.yaml --set base.store=runs/transfer_images/store --report        operators and critic errors of the same
+    OMP_NUM_THREADS=1 python benchmarks/all_together.py                     the search that the others start from is one of these
+    OMP_NUM_THREADS=1 python benchmarks/transfer_images.py --folder runs/all_together
+    kfnas prove knowledge benchmarks/transfer_images.yaml --set base.store=runs/all_together/store --report        operators and critic errors of the same
 
-The donor searches Fashion-MNIST with critic, buffer and pool; then each row searches the animals with the same seeds: with nothing of it (fresh), with its
-critic (uac), with its pool (akp), with both, and MNAS beside them (none). Quality is as in `retrained_study.py`; `transfer_images.yaml` has the searches.
+The donor has searched Fashion-MNIST with critic, buffer and pool; each row searches the animals with the same seeds: with nothing of it (fresh), with its
+critic (uac), with its pool (akp) and with both. Quality is as in `retrained_study.py`; `transfer_images.yaml` has the searches.
 """
 
 from __future__ import annotations
