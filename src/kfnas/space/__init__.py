@@ -18,15 +18,16 @@ from kfnas.space.layers import (
 from kfnas.space.mixop import MixopLayers, MixopSpace, betanas, betanas_28, pcnas_l, pcnas_l_28, pcnas_s, pcnas_s_28
 from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs
 from kfnas.space.mixop_variants import with_activation, with_squeeze_excite
-from kfnas.space.mnas import mnas_small, mnas_space, mnas_v2, mnas_v3
+from kfnas.space.mnas import mnas_small, mnas_space, mnas_tiny, mnas_v2, mnas_v3
 from kfnas.space.named import load_space
-from kfnas.space.skeletons import MOBILENET_V2, MOBILENET_V3, SMALL, BlockChoice, BlockSkeleton, Skeleton
+from kfnas.space.skeletons import MOBILENET_V2, MOBILENET_V3, SMALL, TINY, BlockChoice, BlockSkeleton, Skeleton
 from kfnas.space.space import Architecture, Block, Choice, Decision, Space
 
 __all__ = [
     "MOBILENET_V2",
     "MOBILENET_V3",
     "SMALL",
+    "TINY",
     "Activation",
     "Architecture",
     "Block",
@@ -54,6 +55,7 @@ __all__ = [
     "load_space",
     "mnas_small",
     "mnas_space",
+    "mnas_tiny",
     "mnas_v2",
     "mnas_v3",
     "mult_add_costs",

@@ -1,6 +1,6 @@
 """MnasNet's factorized hierarchical space (arXiv:1807.11626, section 4) over the skeletons of `kfnas.space.skeletons`.
 
-Each of seven blocks decides operator, kernel, squeeze-excite ratio, skip, width factor and number of layers: 4 x 2 x 2 x 3 x 3 x 3 = 432
+Each of seven blocks (four in `mnas_tiny`) decides operator, kernel, squeeze-excite ratio, skip, width factor and number of layers: 4 x 2 x 2 x 3 x 3 x 3 = 432
 choices. Strides come from the skeleton. Two architectures are the same network when a skip fits no layer of its block, or when neighbouring
 blocks without a stride between them agree in all but the number of layers, so that a layer can be counted to either; the canonical form
 settles both.
@@ -14,7 +14,7 @@ from typing import Any
 
 from kfnas.space.layers import NetworkArguments, NetworkSpec
 from kfnas.space.mnas_network import WIDTHS, LayerPlan, build_mnas, fitting_skip, plan_layers
-from kfnas.space.skeletons import MOBILENET_V2, MOBILENET_V3, SMALL, BlockChoice, Skeleton
+from kfnas.space.skeletons import MOBILENET_V2, MOBILENET_V3, SMALL, TINY, BlockChoice, Skeleton
 from kfnas.space.space import Choice, Decision, Space
 
 OPS = ("conv", "sep", "mb3", "mb6")
@@ -36,6 +36,11 @@ def mnas_v3() -> Space:
 def mnas_small() -> Space:
     """The MNAS space on a skeleton with three strides, for images of 28 to 64 pixels."""
     return mnas_space("mnas_small", SMALL)
+
+
+def mnas_tiny() -> Space:
+    """The MNAS space on a skeleton of four blocks and three strides, for images of 14 to 32 pixels: a trial that costs little on a CPU."""
+    return mnas_space("mnas_tiny", TINY)
 
 
 def mnas_space(name: str, skeleton: Skeleton) -> Space:

@@ -1,7 +1,7 @@
-"""Macro skeletons that the MNAS space varies: stem, seven blocks, head.
+"""Macro skeletons that the MNAS space varies: stem, seven blocks (four in `TINY`), head.
 
 Sources: MobileNetV2 (arXiv:1801.04381, table 2) and MobileNetV3-Large (arXiv:1905.02244, table 1). `SMALL` is MobileNetV2 with fewer layers
-and strides, for images of 28 to 64 pixels.
+and strides, for images of 28 to 64 pixels; `TINY` has few enough to try something out on a CPU.
 """
 
 from __future__ import annotations
@@ -124,4 +124,18 @@ SMALL = Skeleton(
     narrow_head=True,
     dropout=0.0,
     reference=_mobilenet_v2_choices((1, 2, 2, 2, 2, 2, 1)),
+)
+
+TINY = Skeleton(
+    name="tiny",
+    stem_width=16,
+    stem_activation="relu6",
+    gate="sigmoid",
+    blocks=_blocks([(16, 1, 1), (24, 2, 2), (48, 2, 2), (96, 1, 1)], ["relu6"] * 4),
+    head_width=128,
+    head_activation="relu6",
+    hidden_width=None,
+    narrow_head=True,
+    dropout=0.0,
+    reference=_mobilenet_v2_choices((1, 2, 2, 1)),
 )

@@ -12,6 +12,7 @@ from kfnas.space import (
     MOBILENET_V2,
     MOBILENET_V3,
     SMALL,
+    TINY,
     BlockChoice,
     ConvSpec,
     NetworkArguments,
@@ -21,6 +22,7 @@ from kfnas.space import (
     SqueezeExciteSpec,
     mnas_small,
     mnas_space,
+    mnas_tiny,
     mnas_v2,
     mnas_v3,
     mult_adds,
@@ -28,7 +30,7 @@ from kfnas.space import (
 )
 from kfnas.space.mnas_network import WIDTHS, build_mnas, channel_table, make_divisible
 
-SPACES = [(mnas_v2, MOBILENET_V2), (mnas_v3, MOBILENET_V3), (mnas_small, SMALL)]
+SPACES = [(mnas_v2, MOBILENET_V2), (mnas_v3, MOBILENET_V3), (mnas_small, SMALL), (mnas_tiny, TINY)]
 
 
 def structure(spec: NetworkSpec) -> Hashable:
@@ -50,17 +52,17 @@ def with_choices(space: Space, **changes: str | int | float) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize(("make", "skeleton"), SPACES)
-def test_a_space_has_seven_blocks_of_432_choices(make: Callable[[], Space], skeleton: Skeleton) -> None:
+def test_each_block_of_a_space_has_432_choices(make: Callable[[], Space], skeleton: Skeleton) -> None:
     space = make()
-    assert [block.name for block in space.blocks] == [f"block{index}" for index in range(7)]
-    assert space.size == 432**7
+    assert [block.name for block in space.blocks] == [f"block{index}" for index in range(len(skeleton.blocks))]
+    assert space.size == 432 ** len(skeleton.blocks)
     assert [decision.name.partition("/")[2] for decision in space.decisions[:6]] == ["op", "kernel", "se", "skip", "width", "layers"]
     for block, decision in zip(skeleton.blocks, space.decisions[5::6], strict=True):
         assert decision.choices == ((1, 2, 3) if block.layers == 1 else (block.layers - 1, block.layers, block.layers + 1))
 
 
 def test_spaces_of_different_skeletons_have_different_digests() -> None:
-    assert len({make().digest for make, _ in SPACES}) == 3
+    assert len({make().digest for make, _ in SPACES}) == len(SPACES)
 
 
 def test_the_v2_reference_is_mobilenet_v2() -> None:
@@ -95,6 +97,15 @@ def test_the_small_reference_keeps_seven_blocks_and_an_eighth_of_the_resolution(
     assert spec.layers[-1].out_channels == 1280
 
 
+def test_the_tiny_reference_keeps_four_blocks_and_an_eighth_of_the_resolution() -> None:
+    space = mnas_tiny()
+    assert space.reference is not None
+    spec = space.network(space.reference, NetworkArguments(width=0.25, resolution=14, in_channels=1, num_outputs=10))
+    assert {layer.block for layer in spec.layers} == {None, *range(4)}
+    assert [layer.out_channels for layer in spec.layers] == [4, 4, 6, 6, 12, 12, 24, 32]
+    assert [layer.out_size for layer in spec.layers] == [7, 7, 4, 4, 2, 2, 2, 2]
+
+
 @pytest.mark.parametrize(("skeleton", "width", "head", "last"), [(MOBILENET_V2, 0.5, 1280, 1280), (MOBILENET_V3, 0.5, 480, 1280), (SMALL, 0.5, 640, 640)])
 def test_heads_below_width_1(skeleton: Skeleton, width: float, head: int, last: int) -> None:
     spec = build_mnas(skeleton, skeleton.reference, NetworkArguments(width=width))
@@ -110,7 +121,7 @@ def test_builder_arguments_reach_the_network() -> None:
     assert spec.layers[0].out_channels == 42
 
 
-@pytest.mark.parametrize("make", [mnas_v2, mnas_v3, mnas_small])
+@pytest.mark.parametrize("make", [make for make, _ in SPACES])
 @pytest.mark.parametrize("width", [0.38, 1.0, 1.3])
 def test_layers_fit_each_other(make: Callable[[], Space], width: float) -> None:
     space = make()
@@ -147,7 +158,7 @@ def test_make_divisible_is_mobilenets_rule() -> None:
     assert make_divisible(0.4, 1) == 1
 
 
-@pytest.mark.parametrize("skeleton", [MOBILENET_V2, MOBILENET_V3, SMALL])
+@pytest.mark.parametrize("skeleton", [skeleton for _, skeleton in SPACES])
 def test_channels_increase_with_the_width_that_is_chosen(skeleton: Skeleton) -> None:
     for hundredths in range(30, 410):
         table = channel_table(skeleton, hundredths / 100)
@@ -209,14 +220,14 @@ def test_a_layer_that_could_belong_to_either_of_two_blocks_is_counted_to_one() -
     assert space.network(first, NetworkArguments()) == space.network(second, NetworkArguments())
 
 
-@pytest.mark.parametrize(("skeleton", "width"), [(MOBILENET_V2, 0.38), (MOBILENET_V3, 1.3), (SMALL, 0.32), (SMALL, 1.0)])
+@pytest.mark.parametrize(("skeleton", "width"), [(MOBILENET_V2, 0.38), (MOBILENET_V3, 1.3), (SMALL, 0.32), (SMALL, 1.0), (TINY, 0.25)])
 def test_architectures_have_one_canonical_form_exactly_when_they_build_the_same_network(skeleton: Skeleton, width: float) -> None:
     """All 729 skips, widths and layer counts of two neighbouring blocks of one operator, for the first pair and those without a stride between."""
     space = mnas_space("under_test", skeleton)
     rng = np.random.default_rng(11)
     arguments = NetworkArguments(width=width, resolution=64)
     num_merged = 0
-    for left in (index for index in range(6) if index == 0 or skeleton.blocks[index + 1].stride == 1):
+    for left in (index for index in range(len(skeleton.blocks) - 1) if index == 0 or skeleton.blocks[index + 1].stride == 1):
         canonicals: dict[Hashable, set[tuple[int, ...]]] = defaultdict(set)
         networks: dict[tuple[int, ...], set[Hashable]] = defaultdict(set)
         start = list(space.random(rng).tokens)
