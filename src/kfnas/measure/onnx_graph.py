@@ -17,6 +17,7 @@ from kfnas.config import digest_of
 from kfnas.errors import UserError
 from kfnas.measure.folding import Affine, FillerWeights, StateWeights, WeightSource
 from kfnas.space.layers import ConvSpec, LayerSpec, LinearSpec, NetworkSpec, OperationSpec, SqueezeExciteSpec
+from kfnas.space.parts import Part, Tail
 
 if TYPE_CHECKING:
     import onnx
@@ -46,17 +47,59 @@ def build_onnx(spec: NetworkSpec, weights: Mapping[str, npt.NDArray[Any]] | None
     Raises:
         UserError: weights that lack a tensor or do not fit the specification, or a batch below 1.
     """
+    model = _model("network", batch)
+    graph = model.graph
+    _declare(graph.input.add(), INPUT_NAME, (batch, spec.in_channels, spec.resolution, spec.resolution))
+    _declare(graph.output.add(), OUTPUT_NAME, (batch, spec.num_outputs))
+    _Writer(graph, FillerWeights() if weights is None else StateWeights(weights)).network(spec, batch)
+    return model
+
+
+def build_part(part: Part | None, batch: int = 1) -> onnx.ModelProto:
+    """One part of a network as an ONNX model of its own, with filler weights; None is a graph that does next to nothing.
+
+    Args:
+        part: a layer, which maps [batch, in_channels, in_size, in_size] to [batch, out_channels, out_size, out_size], or a tail, which maps to
+            [batch, outputs]. What None takes, one run of any graph takes beside its operations.
+        batch: images of one inference.
+
+    Raises:
+        UserError: a batch below 1.
+    """
+    model = _model("part", batch)
+    graph = model.graph
+    writer = _Writer(graph, FillerWeights())
+    if part is None:
+        _declare(graph.input.add(), INPUT_NAME, (batch, 1))
+        _declare(graph.output.add(), writer.nothing(), (batch, 1))
+        return model
+    _declare(graph.input.add(), INPUT_NAME, (batch, part.in_channels, part.in_size, part.in_size))
+    if isinstance(part, Tail):
+        writer.tail(part.classifier, INPUT_NAME, batch)
+        _declare(graph.output.add(), OUTPUT_NAME, (batch, part.classifier[-1].out_features))
+    else:
+        _declare(graph.output.add(), writer.layer(part, INPUT_NAME), (batch, part.out_channels, part.out_size, part.out_size))
+    return model
+
+
+def part_digest(part: Part | None, batch: int = 1) -> str:
+    """Sha256 (hex) of what `build_part` writes, weights aside; names do not enter."""
+    structure: list[Any] = []
+    if isinstance(part, Tail):
+        structure = ["tail", part.in_channels, part.in_size, _linears(part.classifier)]
+    elif part is not None:
+        structure = ["layer", part.in_size, _layer_structure(part)]
+    return digest_of({"builder": BUILDER_VERSION, "opset": OPSET, "batch": batch, "part": structure})
+
+
+def _model(name: str, batch: int) -> onnx.ModelProto:
     import onnx
 
     if batch < 1:
         raise UserError(f"batch is {batch}; give 1 or more images")
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="kfnas", producer_version=str(BUILDER_VERSION))
     model.opset_import.add(domain="", version=OPSET)
-    graph = model.graph
-    graph.name = "network"
-    _declare(graph.input.add(), INPUT_NAME, (batch, spec.in_channels, spec.resolution, spec.resolution))
-    _declare(graph.output.add(), OUTPUT_NAME, (batch, spec.num_outputs))
-    _Writer(graph, FillerWeights() if weights is None else StateWeights(weights)).network(spec, batch)
+    model.graph.name = name
     return model
 
 
@@ -70,13 +113,18 @@ def graph_digest(spec: NetworkSpec, batch: int = 1) -> str:
             "builder": BUILDER_VERSION,
             "opset": OPSET,
             "input": [batch, spec.in_channels, spec.resolution],
-            "layers": [
-                [layer.skip, layer.stride, layer.in_channels, layer.out_channels, [_structure(operation) for operation in layer.operations]]
-                for layer in spec.layers
-            ],
-            "classifier": [[linear.in_features, linear.out_features, linear.activation] for linear in spec.classifier],
+            "layers": [_layer_structure(layer) for layer in spec.layers],
+            "classifier": _linears(spec.classifier),
         }
     )
+
+
+def _layer_structure(layer: LayerSpec) -> list[Any]:
+    return [layer.skip, layer.stride, layer.in_channels, layer.out_channels, [_structure(operation) for operation in layer.operations]]
+
+
+def _linears(classifier: Sequence[LinearSpec]) -> list[Any]:
+    return [[linear.in_features, linear.out_features, linear.activation] for linear in classifier]
 
 
 def _structure(operation: OperationSpec) -> list[Any]:
@@ -112,16 +160,25 @@ class _Writer:
     def network(self, spec: NetworkSpec, batch: int) -> None:
         x = INPUT_NAME
         for layer in spec.layers:
-            x = self._layer(layer, x)
+            x = self.layer(layer, x)
+        self.tail(spec.classifier, x, batch)
+
+    def nothing(self) -> str:
+        """An operation that costs as good as nothing, and that no optimiser takes away."""
+        return self._node("Relu", "nothing", [INPUT_NAME])
+
+    def tail(self, classifier: Sequence[LinearSpec], x: str, batch: int) -> None:
+        """Global pool and linear layers, to the tensor `OUTPUT_NAME` [N, outputs]."""
         x = self._node("GlobalAveragePool", "pool", [x])
-        x = self._node("Reshape", "flatten", [x, self._integers("flatten.shape", (batch, spec.classifier[0].in_features))])
-        for index, linear in enumerate(spec.classifier):
-            last = index == len(spec.classifier) - 1
+        x = self._node("Reshape", "flatten", [x, self._integers("flatten.shape", (batch, classifier[0].in_features))])
+        for index, linear in enumerate(classifier):
+            last = index == len(classifier) - 1
             x = self._linear(linear, f"classifier.{index}", x, output=OUTPUT_NAME if last and linear.activation == "none" else None)
         if x != OUTPUT_NAME:
             self._node("Identity", OUTPUT_NAME, [x])
 
-    def _layer(self, layer: LayerSpec, x: str) -> str:
+    def layer(self, layer: LayerSpec, x: str) -> str:
+        """One layer, with what is added to its output."""
         y = x
         for operation in layer.operations:
             path = f"{layer.name}.{operation.name}"

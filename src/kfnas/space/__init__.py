@@ -20,6 +20,7 @@ from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs
 from kfnas.space.mixop_variants import with_activation, with_squeeze_excite
 from kfnas.space.mnas import mnas_small, mnas_space, mnas_tiny, mnas_v2, mnas_v3
 from kfnas.space.named import load_space
+from kfnas.space.parts import Part, Tail, distinct_parts, part_of, parts_of, tail_of
 from kfnas.space.skeletons import MOBILENET_V2, MOBILENET_V3, SMALL, TINY, BlockChoice, BlockSkeleton, Skeleton
 from kfnas.space.space import Architecture, Block, Choice, Decision, Space
 
@@ -45,12 +46,15 @@ __all__ = [
     "NetworkSpec",
     "OperationSpec",
     "OperatorCosts",
+    "Part",
     "Skeleton",
     "Skip",
     "Space",
     "SqueezeExciteSpec",
+    "Tail",
     "betanas",
     "betanas_28",
+    "distinct_parts",
     "layer_mult_adds",
     "load_space",
     "mnas_small",
@@ -61,12 +65,15 @@ __all__ = [
     "mult_add_costs",
     "mult_adds",
     "num_params",
+    "part_of",
+    "parts_of",
     "pcnas_l",
     "pcnas_l_28",
     "pcnas_s",
     "pcnas_s_28",
     "spec_digest",
     "spec_json",
+    "tail_of",
     "with_activation",
     "with_squeeze_excite",
 ]

@@ -13,7 +13,7 @@ from kfnas.config import Config, canonical_json, digest_of, load_yaml, parse
 from kfnas.controller import RewardConfig, SearchConfig
 from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS
 from kfnas.errors import ConfigError
-from kfnas.measure import LatencyConfig
+from kfnas.measure import LatencyConfig, TableConfig
 from kfnas.tracking import redacted
 from kfnas.train import ProxyConfig, RetrainConfig, load_task
 
@@ -102,6 +102,11 @@ class RunConfig(Config):
     comparisons: bool = Field(True, description="whether the space's own network and a random one are trained from scratch too, to compare with")
     device: DeviceConfig = DeviceConfig()
     latency: LatencyConfig = Field(default_factory=LatencyConfig)
+    table: TableConfig | None = Field(
+        None,
+        description="foretell candidates' latency by a table of operators, taken once for the space and the device (`kfnas table`); none: measure each. "
+        "What is trained from scratch at the end is measured whole in any case",
+    )
     store: str = Field("runs", description="folder, or s3://bucket/prefix (endpoint and credentials from the environment)")
     tracking: TrackingConfig = TrackingConfig()
     execution: ExecutionConfig = ExecutionConfig()
@@ -120,6 +125,14 @@ class RunConfig(Config):
             raise ValueError(f"agent {search.agent} has no critic that could start from it; set search.agent to {' or '.join(CRITIC_AGENTS)}")
         return prior
 
+    @field_validator("table")
+    @classmethod
+    def _table_of_latency(cls, table: TableConfig | None, info: ValidationInfo) -> TableConfig | None:
+        cost = info.data.get("cost")
+        if table is not None and cost != "latency_ms":
+            raise ValueError(f"it foretells latency, and cost is {cost}; drop table, or set cost to latency_ms")
+        return table
+
     @property
     def text(self) -> str:
         """Canonical JSON: what steps are given."""
@@ -135,9 +148,11 @@ class RunConfig(Config):
     def digest(self) -> str:
         """Digest of what determines the result: all but where state is kept, where it is tracked and how work is cut up.
 
-        A pool or a prior that is not used leaves no trace in it.
+        A pool, a prior or a table that is not used leaves no trace in it.
         """
         value = self.model_dump(mode="json", exclude=set(LOCATION_FIELDS))
+        if self.table is None:
+            del value["table"]
         for name in ("pool", "prior"):
             used = value.pop(name)
             if used is not None:
@@ -210,6 +225,7 @@ def trial_of(config: RunConfig) -> RunConfig:
         "comparisons": False,
         "pool": None,
         "prior": None,
+        "table": None,
         "retrain": config.retrain.model_copy(update={"epochs": None, "steps": min(config.retrain.steps or TRIAL_STEPS, TRIAL_STEPS)}),
         "execution": config.execution.model_copy(update={"shards": 1, "rounds_per_run": 1}),
     }

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kfnas.config import parse
-from kfnas.errors import ConfigError, UserError
-from kfnas.measure import Device, LatencyRecord, ReplayDevice, build_onnx, graph_digest, latency_key, load_records
+from kfnas.errors import ConfigError, MeasurementError, UserError
+from kfnas.measure import Device, LatencyRecord, OperatorTable, ReplayDevice, build_onnx, graph_digest, latency_key, load_records
 from kfnas.plugins import DEVICES, resolve
 from kfnas.space import NetworkSpec, mult_adds, num_params
 from kfnas.steps.context import Run
@@ -19,19 +19,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Costs:
-    """What one network costs. `latency` is None where no latency was asked for."""
+    """What one network costs.
+
+    Attributes:
+        mult_adds: of one forward pass at batch 1.
+        params: trainable ones.
+        latency: as it was measured; None where that was not asked for.
+        foretold_ms: latency by a table of operators; None where that was not asked for, or `missing` says why.
+        missing: why a table could not foretell it.
+    """
 
     mult_adds: int
     params: int
     latency: LatencyRecord | None
+    foretold_ms: float | None = None
+    missing: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why there is no latency, where there is none."""
+        measured = self.latency.reason if self.latency is not None else None
+        return measured or self.missing or "no latency was taken"
 
     def of(self, cost: str) -> float | None:
-        """The cost that the search goes by: `latency_ms`, `mult_adds` or `params`; None when it could not be measured."""
+        """The cost that the search goes by: `latency_ms` (measured, else foretold), `mult_adds` or `params`; None when it could not be measured."""
         if cost == "mult_adds":
             return float(self.mult_adds)
         if cost == "params":
             return float(self.params)
-        return self.latency.latency_ms if self.latency is not None else None
+        return self.latency.latency_ms if self.latency is not None else self.foretold_ms
 
 
 class CostMeter:
@@ -44,6 +60,13 @@ class CostMeter:
     def costs(self, spec: NetworkSpec, *, latency: bool) -> Costs:
         """Count, and with `latency` measure, a network."""
         return Costs(mult_adds(spec), num_params(spec), self.latency(spec) if latency else None)
+
+    def foretold(self, spec: NetworkSpec, table: OperatorTable) -> Costs:
+        """Count a network, and foretell its latency; an operator that the table could not measure leaves it without one."""
+        try:
+            return Costs(mult_adds(spec), num_params(spec), None, foretold_ms=table.latency_ms(spec))
+        except MeasurementError as unstable:
+            return Costs(mult_adds(spec), num_params(spec), None, missing=str(unstable))
 
     def latency(self, spec: NetworkSpec) -> LatencyRecord:
         """The record of this graph on this device under this protocol: looked up, else measured and kept.

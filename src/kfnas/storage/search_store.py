@@ -6,6 +6,8 @@
     searches/<id>/children/<key>.json          one for each finished child
     searches/<id>/records/<kind>/<key>.json    other records of this search
     latency/<key>.json                         latency records, shared by all searches of the store
+    latency_tables/<key>.json                  operator latency tables, shared too
+    latency_rounds/<key>.<round>.<part>.json   what a table was made of
 
 A run claims the search, which gives it a fence number; its steps pass pointers along and commit states under that fence. Another run may
 claim it only when the first one is known to be gone or its lease has ended, and from then on the first one's steps cannot commit. A step
@@ -29,7 +31,7 @@ from kfnas.storage.head import Head, Pointer, parse_head
 from kfnas.storage.owner import Owner
 
 LEASE_SECONDS = 120.0
-SHARED_KINDS = frozenset({"latency"})
+SHARED_KINDS = frozenset({"latency", "latency_tables", "latency_rounds"})
 
 _MAX_RACES = 50
 _logger = logging.getLogger(__name__)

@@ -4,6 +4,7 @@
     store_suite    what every `BlobStore` must do
     faults         failures and kills at a chosen operation of a store
     pool_races     writers of one pool at once, one of them killed
+    table_device   a device whose latencies are known beforehand
 
 Each is imported by its own name: some need packages that kfnas itself does not.
 """

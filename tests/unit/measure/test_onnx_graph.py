@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from kfnas.errors import UserError
-from kfnas.measure import IR_VERSION, OPSET, build_onnx, graph_digest
+from kfnas.measure import IR_VERSION, OPSET, build_onnx, build_part, graph_digest, part_digest
 from kfnas.nn import build_network
-from kfnas.space import ConvSpec, LayerSpec, LinearSpec, NetworkSpec
+from kfnas.space import ConvSpec, LayerSpec, LinearSpec, NetworkSpec, part_of, parts_of
 
 MakeSpec = Callable[..., NetworkSpec]
 MakeWeights = Callable[..., dict[str, np.ndarray]]
@@ -146,3 +146,31 @@ def test_equal_digests_mean_equal_graphs(make_spec: MakeSpec) -> None:
                 digests.setdefault(graph_digest(spec), set()).add(model.SerializeToString(deterministic=True).hex())
     assert len(digests) == 16
     assert all(len(graphs) == 1 for graphs in digests.values())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_each_part_of_a_network_is_a_valid_graph_that_gives_its_shape(make_spec, batch):
+    for part in (*parts_of(make_spec()), None):
+        model = build_part(part, batch)
+        onnx.checker.check_model(model, full_check=True)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        (found,) = session.run(None, {given.name: np.ones(given.shape, dtype=np.float32)})
+        assert list(found.shape) == session.get_outputs()[0].shape
+        assert found.shape[0] == batch
+
+
+def test_the_parts_of_a_network_have_its_operations(make_spec):
+    spec = make_spec(activation="h_swish")
+    parts = sorted(node.op_type for part in parts_of(spec) for node in build_part(part).graph.node)
+    assert parts == sorted(node.op_type for node in build_onnx(spec).graph.node)
+
+
+def test_a_part_s_digest_knows_shapes_and_not_names(make_spec):
+    spec = make_spec()
+    digests = [part_digest(part) for part in (*parts_of(spec), None)]
+    assert len(set(digests)) == 5
+    renamed = replace(spec.layers[1], name="other", block=3)
+    assert part_digest(part_of(renamed)) == part_digest(renamed) == digests[1]
+    assert part_digest(replace(renamed, in_size=9)) != digests[1]
+    assert part_digest(renamed, 2) != digests[1]
