@@ -31,8 +31,9 @@ LAZY = {
     "bench": "kfnas_pipelines.bench_commands:bench",
     "pool": "kfnas_pipelines.pool_commands:pool",
     "prove": "kfnas_pipelines.study_commands:prove",
+    "table": "kfnas_pipelines.table_command:table",
 }
-"""Groups of commands by name, each `module:attribute` beside this module."""
+"""Commands and groups of them by name, each `module:attribute` beside this module."""
 
 
 @click.group(cls=LazyGroup, lazy=LAZY, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -173,7 +174,8 @@ def compile_(output: Path, image: str | None, environment_file: Path | None, rou
 
     search_rounds.yaml runs some rounds of a search and is run again until all are done (search_rounds_pooled.yaml where the configuration has a `pool`);
     finish_search.yaml trains, exports and registers the best. All take `config`, as `kfnas config show` prints it, and may be given `run_id`.
-    sync_pool.yaml brings a pool and its copy in another store together. Nothing secret is in them: name a Kubernetes secret in the environment file.
+    sync_pool.yaml brings a pool and its copy in another store together; operator_table.yaml takes on the cluster what `kfnas table` takes here. Nothing
+    secret is in them: name a Kubernetes secret in the environment file.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ from kfp.dsl import base_component
 
 from kfnas_pipelines.environment import LOCAL, Environment
 from kfnas_pipelines.finish_search import build_finish_search
+from kfnas_pipelines.operator_table import build_operator_table
 from kfnas_pipelines.search_rounds import build_search_rounds
 from kfnas_pipelines.sync_pool import build_sync_pool
 
@@ -16,6 +17,7 @@ SEARCH_ROUNDS = "search_rounds.yaml"
 POOLED_ROUNDS = "search_rounds_pooled.yaml"
 SYNC_POOL = "sync_pool.yaml"
 FINISH_SEARCH = "finish_search.yaml"
+OPERATOR_TABLE = "operator_table.yaml"
 
 
 def compile_search_rounds(path: Path, num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL, *, pooled: bool = False) -> Path:
@@ -33,6 +35,11 @@ def compile_sync_pool(path: Path, environment: Environment = LOCAL) -> Path:
     return _compile(build_sync_pool(environment), path)
 
 
+def compile_operator_table(path: Path, environment: Environment = LOCAL) -> Path:
+    """Write `operator_table` to `path`."""
+    return _compile(build_operator_table(environment), path)
+
+
 def compile_all(directory: Path, environment: Environment, *, num_rounds: int = 3, parallelism: int = 0) -> list[Path]:
     """Write every pipeline into `directory`, which is made if need be; return the files."""
     return [
@@ -40,6 +47,7 @@ def compile_all(directory: Path, environment: Environment, *, num_rounds: int = 
         compile_finish_search(directory / FINISH_SEARCH, parallelism, environment),
         compile_search_rounds(directory / POOLED_ROUNDS, num_rounds, parallelism, environment, pooled=True),
         compile_sync_pool(directory / SYNC_POOL, environment),
+        compile_operator_table(directory / OPERATOR_TABLE, environment),
     ]
 
 

@@ -23,6 +23,7 @@ EXPECTED = {
     "fidelity_train",
     "finish_round",
     "init_search",
+    "latency_table",
     "measure_latency",
     "prepare_data",
     "pull_pool",

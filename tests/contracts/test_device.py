@@ -6,6 +6,7 @@ import pytest
 
 from kfnas.measure import Device, LatencyConfig, LatencyRecord, LocalDevice, ReplayDevice, build_onnx, graph_digest, latency_key
 from kfnas.space import ConvSpec, LayerSpec, LinearSpec, NetworkSpec
+from kfnas.testing.table_device import AdditiveDevice
 
 CONFIG = LatencyConfig(cpu_ratio_floor=0, max_spread=10, min_runs=5, max_runs=5, warmup=0)
 SPEC = NetworkSpec(3, 8, (LayerSpec("stem", (ConvSpec("conv", 3, 4),), 3, 4, 1, 8, 8),), (LinearSpec(4, 2),))
@@ -17,6 +18,7 @@ def _measured(device: Device) -> LatencyRecord:
 
 DEVICES: dict[str, Callable[[], Device]] = {
     "local": LocalDevice,
+    "additive": AdditiveDevice,
     "replay": lambda: ReplayDevice([_measured(LocalDevice())]),
 }
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kfnas.errors import ConfigError
-from kfnas_pipelines.compile import FINISH_SEARCH, POOLED_ROUNDS, SEARCH_ROUNDS, SYNC_POOL, compile_all, compile_search_rounds
+from kfnas_pipelines.compile import FINISH_SEARCH, OPERATOR_TABLE, POOLED_ROUNDS, SEARCH_ROUNDS, SYNC_POOL, compile_all, compile_search_rounds
 from kfnas_pipelines.environment import LOCAL, Environment, Resources, Secret
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,7 +20,7 @@ CLUSTER = Environment(
     secrets=(Secret(name="kfnas-s3"),),
 )
 ROUNDS = (SEARCH_ROUNDS, POOLED_ROUNDS)
-PIPELINES = (*ROUNDS, FINISH_SEARCH, SYNC_POOL)
+PIPELINES = (*ROUNDS, FINISH_SEARCH, SYNC_POOL, OPERATOR_TABLE)
 MEBIBYTE = 2**20
 
 

@@ -106,9 +106,9 @@ def _measure(run: Run, device: Device, plan: TablePlan, question: TableQuestion,
         earlier = taken_in(run, question, number)
         while asked := next_of(plan, earlier, settings.seed, number, RECORD_SIZE):
             taken = take(device, plan, asked, run.config.latency)
+            written = run.searches.put_record(ROUNDS, _key(question, number, len(earlier)), taken.model_dump(mode="json"))
             # Another process that takes the same table may have been faster: then its record counts.
-            run.searches.put_record(ROUNDS, _key(question, number, len(earlier)), taken.model_dump(mode="json"))
-            earlier = taken_in(run, question, number)
+            earlier = [*earlier, taken] if written else taken_in(run, question, number)
             done = sum(len(each.latencies) for each in earlier)
             told(f"operator table: round {number + 1} of {settings.rounds}, {done} of {len(plan.digests)} measured")
 
