@@ -217,7 +217,9 @@ def shares_of(parts: Sequence[Part], entries: dict[str, float], overhead_ms: flo
         digest = digest_of_part(part, batch)
         entry = entries.get(digest)
         if entry is None and digest in unmeasured:
-            raise MeasurementError(f"operator {digest[:12]} ({part}) has no entry: its latency stayed unstable; take the table again on a quieter machine")
+            raise MeasurementError(
+                f"operator {digest[:12]} ({part}) has no entry: its latency stayed unstable; take a table with another table.seed on a quieter machine"
+            )
         if entry is None:
             raise NotFound(
                 f"operator {digest[:12]} ({part}) is not in this operator table; it is of another space, width, resolution or batch: take a table for these"

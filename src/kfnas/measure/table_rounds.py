@@ -115,12 +115,13 @@ def next_of(plan: TablePlan, earlier: Sequence[Taken], seed: int, round: int, si
     return sorted((waiting[index] for index in order), key=lambda digest: tries[digest])[:size]
 
 
-def take(device: Device, plan: TablePlan, digests: Sequence[str], protocol: LatencyConfig) -> Taken:
-    """Measure some of a plan, in this order.
+def take(device: Device, plan: TablePlan, digests: Sequence[str], protocol: LatencyConfig, earlier: Sequence[Taken] = ()) -> Taken:
+    """Measure some of a plan, in this order. `earlier` is what the round has already.
 
     Raises:
-        MeasurementError: most of them could not be measured.
+        MeasurementError: most of them could not be measured, and had not been found unstable before.
     """
+    unstable = {digest for taken in earlier for digest in taken.unmeasured}
     latencies: dict[str, float] = {}
     unmeasured: dict[str, str] = {}
     runtime = ""
@@ -130,9 +131,10 @@ def take(device: Device, plan: TablePlan, digests: Sequence[str], protocol: Late
             unmeasured[digest] = record.reason or "no reason was given"
         else:
             latencies[digest], runtime = record.latency_ms, record.provenance.runtime
-    if len(unmeasured) > max(MAX_TRIES, len(digests) / 2):
+    fresh = [digest for digest in unmeasured if digest not in unstable]
+    if len(fresh) > max(MAX_TRIES, len(digests) / 2):
         raise MeasurementError(
-            f"latency of {len(unmeasured)} of {len(digests)} operators and networks could not be measured (last: {list(unmeasured.values())[-1]}); "
+            f"latency of {len(fresh)} of {len(digests)} operators and networks could not be measured (last: {list(unmeasured.values())[-1]}); "
             "leave a core free while measuring, or give the pod whole CPUs without a quota, and resume"
         )
     return Taken(latencies=latencies, unmeasured=unmeasured, runtime=runtime)

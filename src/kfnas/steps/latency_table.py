@@ -105,7 +105,7 @@ def _measure(run: Run, device: Device, plan: TablePlan, question: TableQuestion,
     for number in range(settings.rounds):
         earlier = taken_in(run, question, number)
         while asked := next_of(plan, earlier, settings.seed, number, RECORD_SIZE):
-            taken = take(device, plan, asked, run.config.latency)
+            taken = take(device, plan, asked, run.config.latency, earlier)
             written = run.searches.put_record(ROUNDS, _key(question, number, len(earlier)), taken.model_dump(mode="json"))
             # Another process that takes the same table may have been faster: then its record counts.
             earlier = [*earlier, taken] if written else taken_in(run, question, number)

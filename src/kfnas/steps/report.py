@@ -131,4 +131,5 @@ def _device(run: Run) -> dict[str, Any]:
     if record is None:
         return {}
     provenance = record["provenance"]
-    return {name: provenance.get(name) for name in ("device", "runtime", "provider", "threads", "batch", "precision", "cpu_quota_cores")}
+    foretold = {} if run.config.table is None else {"candidates": "latency foretold by a table of operators; finalists measured whole"}
+    return foretold | {name: provenance.get(name) for name in ("device", "runtime", "provider", "threads", "batch", "precision", "cpu_quota_cores")}

@@ -50,7 +50,7 @@ def rounds_of(device: AdditiveDevice, plan: TablePlan, size: int = 16) -> list[l
     for number in range(SETTINGS.rounds):
         taken: list[Taken] = []
         while asked := next_of(plan, taken, SETTINGS.seed, number, size):
-            taken.append(take(device, plan, asked, PROTOCOL))
+            taken.append(take(device, plan, asked, PROTOCOL, taken))
         rounds.append(taken)
     return rounds
 
@@ -189,6 +189,7 @@ def test_too_many_unstable_parts_are_refused(plan: TablePlan) -> None:
     device = AdditiveDevice(unstable=set(list(plan.parts)[1:6]))
     with pytest.raises(MeasurementError, match="5 of"):
         table_on(device, plan)
+    assert all(device.asked.count(digest) == 9 for digest in list(plan.parts)[1:6])
     with pytest.raises(MeasurementError, match="leave a core free"):
         table_on(AdditiveDevice(unstable=set(plan.digests)), plan)
 
