@@ -62,7 +62,8 @@ def described(table: OperatorTable, space: str) -> list[str]:
     lines = [
         f"space       {space} ({question.space[:12]}), width {question.arguments.width:g}, {question.arguments.resolution} pixels",
         f"device      {question.device}",
-        f"protocol    {table.runtime}, {question.provider}, {threads}, batch {question.batch}, {question.precision}",
+        f"protocol    {table.runtime}, {question.provider}, {threads}, batch {question.batch}, {question.precision}; "
+        f"windows of {question.protocol.min_runs} to {question.protocol.max_runs} runs",
         f"operators   {len(table.entries)} measured, {len(table.unmeasured)} unstable; {settings.rounds} rounds, half of them within {table.spread:.1%}",
         f"correction  {table.offset_ms:.4g} ms + {table.scale:.4g} x sum, fitted on {len(table.fit)} networks",
         f"key         {question.key}",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ class TableConfig(Config):
 
 
 class TableQuestion(Config):
-    """Everything that a table depends on; its digest is the table's key.
+    """Everything that a table depends on; its digest, but for how long and how strictly each window was (`protocol`), is the table's key.
 
     `device` is a fingerprint, runtime version included. `network` is the graph digest of one network of the space: spaces of equal decisions may build
     different ones.
@@ -62,6 +62,7 @@ class TableQuestion(Config):
     batch: int
     precision: str = PRECISION
     settings: TableConfig
+    protocol: LatencyConfig
 
     @classmethod
     def of(cls, space: Space, arguments: NetworkArguments, device: str, protocol: LatencyConfig, settings: TableConfig) -> TableQuestion:
@@ -80,12 +81,18 @@ class TableQuestion(Config):
             threads=protocol.threads,
             batch=protocol.batch,
             settings=settings,
+            protocol=protocol,
         )
 
     @property
     def key(self) -> str:
-        """Sha256 (hex)."""
-        return digest_of(self)
+        """Sha256 (hex) of what decides."""
+        return digest_of(self.decisive)
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What two questions must agree in to have one answer, as JSON values. Windows are no part of it, as with a single latency."""
+        return self.model_dump(mode="json", exclude={"protocol"})
 
 
 class NetworkLatency(Config):
@@ -195,7 +202,7 @@ class OperatorTable(Config):
         Raises:
             UserError: names what differs, with both values.
         """
-        own, other = self.question.model_dump(mode="json"), question.model_dump(mode="json")
+        own, other = self.question.decisive, question.decisive
         differing = [f"{name} is {own[name]}, not {other[name]}" for name in other if own[name] != other[name]]
         if differing:
             raise UserError(f"this operator table does not fit: {'; '.join(differing)}; take a table for this space, device and protocol with `kfnas table`")

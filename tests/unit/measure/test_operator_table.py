@@ -228,6 +228,13 @@ def test_the_key_names_all_that_a_table_depends_on(change: dict[str, object]) ->
     assert asked.model_copy(update=change).key != asked.key
 
 
+def test_a_table_remembers_how_long_its_windows_were_and_answers_for_others() -> None:
+    device = AdditiveDevice()
+    longer = TableQuestion.of(space(), ARGUMENTS, device.fingerprint(), LatencyConfig(max_runs=500), SETTINGS)
+    assert longer.protocol.max_runs == 500
+    assert longer.key == question(device).key
+
+
 def test_a_table_is_whole_after_a_store_s_json(plan: TablePlan) -> None:
     table = table_on(AdditiveDevice(noise=0.02), plan)
     assert OperatorTable.model_validate_json(table.model_dump_json()) == table
