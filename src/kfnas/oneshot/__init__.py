@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kfnas.oneshot.paths import Cost, Evaluator, Path, Sampler, Trainable
     from kfnas.oneshot.pc_nas import PCNASConfig, PCNASState, Potential
     from kfnas.oneshot.ranks import OneRank, ProcessGroup, Ranks
-    from kfnas.oneshot.training import SupernetConfig, SupernetTraining, load_weights
+    from kfnas.oneshot.recipe import SupernetConfig
+    from kfnas.oneshot.training import SupernetTraining, load_weights
 
 _MODULES = {
     "alternation": ("alternate",),
@@ -28,7 +29,8 @@ _MODULES = {
     "paths": ("Cost", "Evaluator", "Path", "Sampler", "Trainable"),
     "pc_nas": ("PCNASConfig", "PCNASState", "Potential"),
     "ranks": ("OneRank", "ProcessGroup", "Ranks"),
-    "training": ("SupernetConfig", "SupernetTraining", "load_weights"),
+    "recipe": ("SupernetConfig",),
+    "training": ("SupernetTraining", "load_weights"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -17,33 +17,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from kfnas.config import Config, canonical_json
+from kfnas.config import canonical_json
 from kfnas.errors import ConfigError, ConfigMismatch
 from kfnas.nn.supernet import Supernet
 from kfnas.oneshot.batches import Batches
 from kfnas.oneshot.packing import Packed, pack, unpack
 from kfnas.oneshot.paths import Path, Sampler
 from kfnas.oneshot.ranks import OneRank, Ranks
+from kfnas.oneshot.recipe import SupernetConfig, learning_rate
 from kfnas.oneshot.seeds import derived_seed, random_stream
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Mean loss, a scalar, of float32 outputs [N, O] and targets [N, ...]."""
 Autocast: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
 """A context in which the forward pass runs; where mixed precision is switched on."""
-
-
-class SupernetConfig(Config):
-    """How shared weights are trained; the defaults are the paper's."""
-
-    learning_rate: float = Field(0.1, gt=0, description="of the first step")
-    final_learning_rate: float = Field(5e-4, ge=0, description="towards which a cosine falls")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; 0: none")
-    weight_decay: float = Field(1e-4, ge=0, description="of convolution and linear weights; none on biases and batch normalisation")
-    num_parts: int = Field(1, ge=1, description="mini-batches of a step, each along a path of its own; their gradients are averaged")
-    max_grad_norm: float | None = Field(None, gt=0, description="gradients of a step are scaled down to this norm; None: never")
 
 
 class TrainedStep(NamedTuple):
@@ -221,12 +210,6 @@ def _check(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     if differing := sorted(key for key in expected if saved.get(key) != expected[key]):
         shown = "; ".join(f"{key}: {saved.get(key)} there, {expected[key]} here" for key in differing)
         raise ConfigMismatch(f"the saved weights belong to another training ({shown}); use its configuration, or start anew")
-
-
-def learning_rate(step: int, num_steps: int, config: SupernetConfig) -> float:
-    """Cosine from the first rate at step 0 towards the final one at `num_steps` (Loshchilov and Hutter, arXiv:1608.03983, without restarts)."""
-    falling = 0.5 * (1 + math.cos(math.pi * min(step / max(num_steps, 1), 1.0)))
-    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * falling
 
 
 def _optimizer(parameters: list[nn.Parameter], config: SupernetConfig) -> torch.optim.SGD:

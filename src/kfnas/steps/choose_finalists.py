@@ -14,6 +14,9 @@ from kfnas.config import digest_of
 from kfnas.errors import BudgetError
 from kfnas.steps.context import DataPointer, Run, architecture_text, open_run, read_data, read_pointer, write_json
 from kfnas.steps.costs import CostMeter, Costs
+from kfnas.steps.oneshot_config import RetrainedAs
+from kfnas.steps.supernet_search import load_supernet
+from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
 NEAR_TARGET = 0.1
@@ -26,9 +29,10 @@ NUM_TRIES = 5
 def choose_finalists(config: str, data: Path, state: Path, plan: Path) -> list[str]:
     """Write the finalists to `plan` and return one JSON text for each.
 
-    They are the `top_k` by reward near the target (|cost / T - 1| <= 0.1, or below T with the hard reward) and, to compare with, the space's own reference
-    network scaled by width to the same budget, and a random architecture within budget. Latencies are taken here, before anything trains again: where the
-    search went by foretold ones, an architecture that turns out too slow gives way to the next best. A choice once made is kept.
+    They are the `top_k` by reward near the target (|cost / T - 1| <= 0.1, or below T with the hard reward; of a search on one supernet the best models that
+    keep to T as they are trained from scratch) and, to compare with, the space's own reference network scaled by width to the same budget, and a random
+    architecture within budget. Latencies are taken here, before anything trains again: where the search went by foretold ones, an architecture that turns out
+    too slow gives way to the next best. A choice once made is kept.
 
     Raises:
         BudgetError: the search found no architecture within the budget.
@@ -40,7 +44,7 @@ def choose_finalists(config: str, data: Path, state: Path, plan: Path) -> list[s
     run.renew(pointer)
     chosen = run.searches.record("final", "plan")
     if chosen is None:
-        run.searches.put_record("final", "plan", {"finalists": _choose(run, run.load_search(pointer), prepared)})
+        run.searches.put_record("final", "plan", {"finalists": _choose(run, pointer, prepared)})
         chosen = run.searches.record("final", "plan") or {"finalists": []}
     finalists = [{**finalist, "pointer": pointer.model_dump(mode="json")} for finalist in chosen["finalists"]]
     write_json(plan, {"finalists": finalists})
@@ -56,10 +60,44 @@ def near_target(rows: pd.DataFrame, target: float | None, kind: str) -> pd.DataF
     return rows[(share <= 1) if kind == "hard" else near]
 
 
-def _choose(run: Run, search: Any, data: DataPointer) -> list[dict[str, Any]]:
+def _choose(run: Run, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
     meter = CostMeter(run)
+    best = _best_paths(run, meter, pointer, data) if run.config.algorithm is not None else _best_children(run, meter, pointer, data)
+    return [*best, *(_comparisons(run, meter, data) if run.config.comparisons else [])]
+
+
+def _best_paths(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
+    """The best whole models of a search on one supernet, each as the network that is trained from scratch; over the limit the next best is taken.
+
+    BetaNAS's target is no limit: its one result is taken, and the record says how far from the target it is.
+    """
+    target = run.config.search.reward.target
+    found: dict[str, dict[str, Any]] = {}
+    nearest: float | None = None
+    for path in load_supernet(run, pointer).ranked(len(run.space.num_choices)):
+        tokens = list(run.space.canonical(run.space.architecture(path.tokens)).tokens)
+        if architecture_text(run.space, tokens) in found:
+            continue
+        finalist = _finalist(run, meter, data, f"searched-{len(found) + 1}", "searched", tokens, run.config.space.width, proxy_accuracy=path.accuracy)
+        if target is None or run.config.algorithm == "betanas" or (finalist["cost"] is not None and finalist["cost"] <= target):
+            found[finalist["architecture"]] = finalist
+        elif finalist["cost"] is not None:
+            logger.warning("%s has %.4g of %s, over the limit: the next best is taken", finalist["architecture"], finalist["cost"], run.config.cost)
+            nearest = min(finalist["cost"], nearest or finalist["cost"])
+        if len(found) == run.config.top_k:
+            break
+    if not found:
+        said = f"; the cheapest has {nearest:.4g}" if nearest is not None else ""
+        raise BudgetError(
+            f"none of the search's models keeps to {run.config.cost} {target} as it is trained from scratch{said}: "
+            "search under a tighter limit (oneshot.margin) in a search of another name, or raise the target"
+        )
+    return list(found.values())
+
+
+def _best_children(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
     reward = run.config.search.reward
-    history = search.history
+    history = run.load_search(pointer).history
     rows = history[(history["status"] == "ok") & history["accuracy"].notna() & ~history["source"].isin(("trusted", "cached"))]
     fit = near_target(rows, reward.target, reward.kind)
     if fit.empty:
@@ -69,10 +107,12 @@ def _choose(run: Run, search: Any, data: DataPointer) -> list[dict[str, Any]]:
             "search for more rounds, or set a target that the space reaches"
         )
     best = most_promising(fit, run.config.top_k * (1 if run.config.table is None else NUM_TRIES))
-    width = run.config.space.width
-    finalists = _searched(run, meter, data, best)
-    if not run.config.comparisons:
-        return finalists
+    return _searched(run, meter, data, best)
+
+
+def _comparisons(run: Run, meter: CostMeter, data: DataPointer) -> list[dict[str, Any]]:
+    """The space's own network scaled to the budget, and a random one within it."""
+    finalists, width = [], run.config.space.width
     if run.space.reference is not None:
         tokens = list(run.space.reference.tokens)
         finalists.append(_finalist(run, meter, data, "reference", "reference", tokens, _reference_width(run, meter, tokens, data)))
@@ -124,7 +164,7 @@ def _finalist(
 ) -> dict[str, Any]:
     from kfnas.train import TRAINING_CODE_VERSION
 
-    costs = meter.costs(run.network(tokens, data, width=width), latency=True)
+    costs = meter.costs(run.final_network(tokens, data, width=width), latency=True)
     key = digest_of(
         {
             "space": run.space.digest,
@@ -135,6 +175,7 @@ def _finalist(
             "data": data.digest,
             "seed": run.config.seed,
             "training_code": TRAINING_CODE_VERSION,
+            **_retrained_as(run),
         }
     )
     return {
@@ -148,6 +189,12 @@ def _finalist(
         "proxy_accuracy": proxy_accuracy,
         **_cost_columns(run, costs),
     }
+
+
+def _retrained_as(run: Run) -> dict[str, Any]:
+    """What is done to networks before they are trained; nothing where nothing is, so that the keys of such trainings stay."""
+    added = run.config.shared.retrained_as
+    return {"retrained_as": added.model_dump(mode="json")} if added != RetrainedAs() else {}
 
 
 def _cost_columns(run: Run, costs: Costs) -> dict[str, Any]:
@@ -169,7 +216,7 @@ def _reference_width(run: Run, meter: CostMeter, tokens: list[int], data: DataPo
         return own
 
     def within(width: float) -> bool:
-        costs = meter.costs(run.network(tokens, data, width=width), latency=run.config.cost == "latency_ms")
+        costs = meter.costs(run.final_network(tokens, data, width=width), latency=run.config.cost == "latency_ms")
         cost = costs.of(run.config.cost)
         return cost is not None and cost <= target
 
@@ -194,7 +241,7 @@ def _random_within_budget(run: Run, meter: CostMeter, data: DataPointer) -> list
         tokens = list(run.space.canonical(run.space.random(generator)).tokens)
         if target is None:
             return tokens
-        cost = meter.costs(run.network(tokens, data), latency=measured).of(run.config.cost)
+        cost = meter.costs(run.final_network(tokens, data), latency=measured).of(run.config.cost)
         if cost is not None and cost <= target:
             if cost >= target / 2:
                 return tokens

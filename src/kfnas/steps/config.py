@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator, model_validator
@@ -14,11 +14,13 @@ from kfnas.controller import RewardConfig, SearchConfig
 from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS
 from kfnas.errors import ConfigError
 from kfnas.measure import LatencyConfig, TableConfig
+from kfnas.steps.oneshot_config import ONE_SHOT, Algorithm, OneShotConfig
 from kfnas.tracking import redacted
 from kfnas.train import ProxyConfig, RetrainConfig, load_task
 
 Cost = Literal["latency_ms", "mult_adds", "params"]
 TRIAL_STEPS = 100
+DEFAULT_AGENT = "mnas"
 LOCATION_FIELDS = ("store", "tracking", "execution")
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
@@ -88,8 +90,12 @@ class RunConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31)
     task: dict[str, JsonValue] = Field({"name": "classification"}, description="`name` of a task, and that task's own configuration")
     space: SpaceConfig = SpaceConfig()
+    algorithm: Algorithm | None = Field(
+        None, description="how to search. pcnas, betanas and oneshot search on one supernet and read `oneshot`; any other name is short for search.agent"
+    )
     search: SearchConfig = Field(default_factory=SearchConfig)
-    rounds: int = Field(10, ge=1, le=100_000, description="batches of the search")
+    rounds: int = Field(10, ge=1, le=100_000, description="batches of the search; a search on one supernet has as many rounds as its algorithm needs")
+    oneshot: OneShotConfig | None = Field(None, description="of a search on one supernet; none: the papers' values")
     cost: Cost = Field("latency_ms", description="what reward.target limits")
     skip_over: float = Field(1.5, ge=1, description="with the hard reward, a child costlier than this times the target is not trained at all")
     pool: PoolConfig | None = Field(None, description="architecture knowledge pool; none: every child starts from random weights")
@@ -110,6 +116,32 @@ class RunConfig(Config):
     store: str = Field("runs", description="folder, or s3://bucket/prefix (endpoint and credentials from the environment)")
     tracking: TrackingConfig = TrackingConfig()
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_agent_is_an_algorithm_too(cls, value: Any) -> Any:
+        """`algorithm: fnas` is `search: {agent: fnas}`: it is folded into it, so that the two are one configuration with one digest."""
+        if not isinstance(value, dict) or value.get("algorithm") in (None, *ONE_SHOT) or value["algorithm"] not in get_args(Algorithm):
+            return value
+        search = value.get("search", {})
+        if not isinstance(search, dict):
+            return value
+        if search.get("agent", value["algorithm"]) != value["algorithm"]:
+            raise ValueError(f"algorithm is {value['algorithm']} and search.agent {search['agent']}: give one of the two")
+        return {**value, "algorithm": None, "search": {**search, "agent": value["algorithm"]}}
+
+    @model_validator(mode="after")
+    def _one_shot_searches_have_no_children(self) -> RunConfig:
+        if self.algorithm is None:
+            if self.oneshot is not None:
+                raise ValueError(f"oneshot: is read by algorithm {', '.join(ONE_SHOT)} only; set `algorithm`, or remove it")
+            return self
+        for name in ("pool", "prior"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: algorithm {self.algorithm} trains no children that could start from it; remove it")
+        if self.search.agent != DEFAULT_AGENT:
+            raise ValueError(f"search.agent: algorithm {self.algorithm} asks no agent; remove it")
+        return self
 
     @model_validator(mode="after")
     def _named_task(self) -> RunConfig:
@@ -134,6 +166,16 @@ class RunConfig(Config):
         return table
 
     @property
+    def method(self) -> str:
+        """What searches, in a word: the algorithm of a search on one supernet, else the agent."""
+        return self.algorithm or self.search.agent
+
+    @property
+    def shared(self) -> OneShotConfig:
+        """Configuration of a search on one supernet."""
+        return self.oneshot or OneShotConfig()
+
+    @property
     def text(self) -> str:
         """Canonical JSON: what steps are given."""
         return canonical_json(self)
@@ -148,11 +190,15 @@ class RunConfig(Config):
     def digest(self) -> str:
         """Digest of what determines the result: all but where state is kept, where it is tracked and how work is cut up.
 
-        A pool, a prior or a table that is not used leaves no trace in it.
+        A pool, a prior or a table that is not used leaves no trace in it. Of a search on one supernet count the algorithm and what it reads.
         """
-        value = self.model_dump(mode="json", exclude=set(LOCATION_FIELDS))
+        value = self.model_dump(mode="json", exclude={*LOCATION_FIELDS, "algorithm", "oneshot"})
         if self.table is None:
             del value["table"]
+        if self.algorithm is not None:
+            value |= {"algorithm": self.algorithm, "oneshot": self.shared.used_by(self.algorithm)}
+            for name in ("rounds", "proxy", "skip_over"):
+                value.pop(name)
         for name in ("pool", "prior"):
             used = value.pop(name)
             if used is not None:
@@ -226,6 +272,8 @@ def trial_of(config: RunConfig) -> RunConfig:
         "pool": None,
         "prior": None,
         "table": None,
+        "algorithm": None,
+        "oneshot": None,
         "retrain": config.retrain.model_copy(update={"epochs": None, "steps": min(config.retrain.steps or TRIAL_STEPS, TRIAL_STEPS)}),
         "execution": config.execution.model_copy(update={"shards": 1, "rounds_per_run": 1}),
     }

@@ -24,7 +24,7 @@ def evaluate(config: str, data: Path, model: Path, metrics: Path) -> None:
 
         prepared = read_data(data)
         task, _ = task_of(run.config)
-        spec = run.network(trained["tokens"], prepared, width=trained["width"])
+        spec = run.final_network(trained["tokens"], prepared, width=trained["width"])
         weights = safetensors.torch.load(run.searches.blob(trained["weights"]))
         measured = evaluate_final(weights, spec, load_data(run, prepared, ("test",)), task, device=run.config.retrain.device)
         run.searches.put_record("evaluated", trained["key"], {"metrics": finite(measured)})

@@ -36,7 +36,7 @@ def _exported(run: Run, data: DataPointer, trained: dict[str, Any]) -> bytes:
     from kfnas.measure import export_onnx, with_metadata
     from kfnas.nn import build_network
 
-    spec = run.network(trained["tokens"], data, width=trained["width"])
+    spec = run.final_network(trained["tokens"], data, width=trained["width"])
     network = build_network(spec)
     network.load_state_dict(safetensors.torch.load(run.searches.blob(trained["weights"])))
     metadata = {

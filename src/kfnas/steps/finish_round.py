@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kfnas.steps.context import open_run, read_pointer, write_json
-from kfnas.steps.view import project, search_view
+from kfnas.steps.supernet_search import SupernetSearch
+from kfnas.steps.supernet_view import supernet_files
+from kfnas.steps.view import load_state, project, search_view
 
 
 def finish_round(config: str, state: Path, metrics: Path) -> None:
@@ -16,16 +18,16 @@ def finish_round(config: str, state: Path, metrics: Path) -> None:
     run = open_run(config)
     pointer = read_pointer(state)
     run.renew(pointer)
-    search = run.load_search(pointer)
+    search = load_state(run, pointer)
     view = search_view(run, search)
-    tracked = project(run, view)
+    tracked = project(run, view, supernet_files(run, search) if isinstance(search, SupernetSearch) else None)
     scored = [row for row in view.rows if row.activated and row.reward is not None and row.accuracy is not None]
     best = max(scored, key=lambda row: row.reward or 0.0, default=None)
     write_json(
         metrics,
         {
             "rounds": search.round,
-            "num_activated": search.num_activated,
+            "num_activated": view.num_activated,
             "best_accuracy": best.accuracy if best else None,
             "best_cost": best.cost if best else None,
             "best_reward": best.reward if best else None,

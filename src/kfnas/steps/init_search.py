@@ -12,6 +12,7 @@ from kfnas.errors import DataError
 from kfnas.steps.context import Run, open_run, read_data, write_json
 from kfnas.steps.pool_rounds import check_pool, iterations_of
 from kfnas.steps.prior import knowledge_of_prior
+from kfnas.steps.supernet_search import SupernetSearch, save_supernet
 from kfnas.storage import Owner
 
 
@@ -34,6 +35,9 @@ def init_search(config: str, data: Path, run_id: str, state: Path) -> None:
         check_pool(run, iterations_of(run, pointer))
 
     def initial(folder: Path) -> None:
+        if run.config.algorithm is not None:
+            save_supernet(SupernetSearch(run.config.algorithm), folder)
+            return
         from kfnas.controller import Search
 
         Search(run.space, _with_horizon(run), seed=run.config.seed, prior=knowledge_of_prior(run)).save(folder)

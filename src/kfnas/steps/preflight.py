@@ -11,9 +11,11 @@ from kfnas.space import Architecture, NetworkArguments, NetworkSpec
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run
 from kfnas.steps.costs import open_device
+from kfnas.steps.operator_costs import check_costs
 from kfnas.steps.pool_rounds import check_pool
 from kfnas.steps.prior import check_prior
 from kfnas.steps.reach import require_counted_reach
+from kfnas.steps.supernet_search import mixop_space
 from kfnas.tracking import check_address
 
 
@@ -37,6 +39,9 @@ def preflight(run: Run) -> None:
     if config.pool is not None:
         check_pool(run, config.proxy.steps)
     check_prior(run)
+    if config.algorithm is not None:
+        mixop_space(run)
+        check_costs(run)
     check = getattr(task, "check", None)
     try:
         inputs = check(settings) if check is not None else None

@@ -12,7 +12,7 @@ from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run, read_pointer, write_json
 from kfnas.steps.pool_rounds import let_go
 from kfnas.steps.report import report_files
-from kfnas.steps.view import finalists, project, search_view, tracker_of
+from kfnas.steps.view import finalists, load_state, project, search_view, tracker_of
 from kfnas.tracking import CANDIDATE, FinalModel
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def register(config: str, state: Path, summary: Path, page: Path) -> None:
             "code_version": code_version(),
         },
     )
-    search = run.load_search(pointer)
+    search = load_state(run, pointer)
     files = report_files(run, search)
     page = Path(page)
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,8 @@ def best_of(run: Run, finals: list[dict[str, Any]]) -> dict[str, Any]:
     sign = 1.0 if task.higher_is_better else -1.0
     searched = [finalist for finalist in finals if finalist["kind"] == "searched" and finalist["status"] == "ok"]
     limit = 1.0 if run.config.search.reward.kind == "hard" else 1.1
+    if run.config.algorithm == "betanas":
+        limit = 1.0 + run.config.shared.betanas.target_tolerance
     within = [finalist for finalist in searched if finalist["cost_over_target"] is None or finalist["cost_over_target"] <= limit]
     return max(within or searched, key=lambda finalist: sign * finalist["metrics"][task.metric])
 

@@ -11,7 +11,9 @@ from kfnas.report import DataSummary, Drawing, Finalist, PoolUse, ReportData, pl
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run
 from kfnas.steps.pool_rounds import pool_rounds
-from kfnas.steps.view import finalists, search_view
+from kfnas.steps.supernet_search import RankedPath, SupernetSearch, total_rounds
+from kfnas.steps.supernet_view import path_text, supernet_files
+from kfnas.steps.view import finalists, load_state, search_view
 
 if TYPE_CHECKING:
     from kfnas.controller import Search
@@ -31,28 +33,29 @@ def write_report(config: str, path: Path) -> Path:
         raise NotFound(f"no search {run.config.name!r} in {run.store.uri}; start it with `kfnas run`, or check `name` and `store`")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(run, run.load_search(head.pointer())), encoding="utf-8")
+    path.write_text(render(run, load_state(run, head.pointer())), encoding="utf-8")
     return path
 
 
-def render(run: Run, search: Search) -> str:
+def render(run: Run, search: Search | SupernetSearch) -> str:
     """The report as HTML."""
     return render_report(_report_data(run, search))
 
 
-def report_files(run: Run, search: Search) -> dict[str, bytes]:
+def report_files(run: Run, search: Search | SupernetSearch) -> dict[str, bytes]:
     """The report and its plots, by the names under which a tracker shows them."""
     data = _report_data(run, search)
-    return {"report.html": render_report(data).encode(), **plot_files(data)}
+    more = supernet_files(run, search) if isinstance(search, SupernetSearch) else {}
+    return {"report.html": render_report(data).encode(), **plot_files(data), **more}
 
 
-def _report_data(run: Run, search: Search) -> ReportData:
+def _report_data(run: Run, search: Search | SupernetSearch) -> ReportData:
     view = search_view(run, search)
     task, _ = task_of(run.config)
     return ReportData(
         name=run.config.name,
         state=view.state,
-        agent=run.config.search.agent,
+        agent=run.config.method,
         seed=run.config.seed,
         reward=run.config.search.reward.kind,
         data=_data_summary(run),
@@ -60,7 +63,7 @@ def _report_data(run: Run, search: Search) -> ReportData:
         higher_is_better=task.higher_is_better,
         cost=run.config.cost,
         target=run.config.search.reward.target,
-        rounds=run.config.rounds,
+        rounds=total_rounds(run),
         samples=view.rows,
         pareto=view.pareto,
         finals=[_finalist(run, finalist, task.metric) for finalist in finalists(run)],
@@ -112,12 +115,19 @@ def _finalist(run: Run, finalist: dict[str, Any], metric: str) -> Finalist:
     )
 
 
-def _best(run: Run, search: Search) -> list[Drawing]:
+def _best(run: Run, search: Search | SupernetSearch) -> list[Drawing]:
+    if isinstance(search, SupernetSearch):
+        return [_drawing(run, number, path) for number, path in enumerate(search.ranked(len(run.space.num_choices))[:NUM_DRAWN], start=1)]
     target = run.config.search.reward.target
     rows = [row for row in search.rows if row.is_activated and row.accuracy is not None and row.reward is not None]
     within = [row for row in rows if target is None or (row.cost is not None and row.cost <= target)]
     best = sorted(within, key=lambda row: -(row.reward or 0.0))[:NUM_DRAWN]
     return [Drawing(row.id, str(row.architecture), run.space.choices_of(row.architecture), f"accuracy {row.accuracy:.4f}") for row in best]
+
+
+def _drawing(run: Run, number: int, path: RankedPath) -> Drawing:
+    note = f"accuracy with shared weights {path.accuracy:.4f}" if path.accuracy is not None else "the likeliest path"
+    return Drawing(f"path {number}", path_text(run, path.tokens), _choices(run, list(path.tokens)), note)
 
 
 def _choices(run: Run, tokens: list[int]) -> dict[str, Any]:

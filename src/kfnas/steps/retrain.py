@@ -67,7 +67,7 @@ def _retrain(run: Run, pointer: Pointer, data: Any, chosen: dict[str, Any]) -> d
     from kfnas.train import retrain as train_from_scratch
 
     task, _ = task_of(run.config)
-    spec = run.network(chosen["tokens"], data, width=chosen["width"])
+    spec = run.final_network(chosen["tokens"], data, width=chosen["width"])
     checkpoint = StoredCheckpoint(run, chosen["key"], pointer)
     logger.info("finalist %s: training from scratch", chosen["name"])
     outcome = train_from_scratch(spec, load_data(run, data, TRAINING_SPLITS), task, run.config.retrain, chosen["seed"], checkpoint)

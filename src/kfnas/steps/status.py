@@ -10,6 +10,7 @@ from kfnas.errors import NotFound
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, open_run
 from kfnas.steps.pool_rounds import pool_rounds
+from kfnas.steps.supernet_search import total_rounds
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class ProgressReader:
     def __init__(self, config: str) -> None:
         self._run = open_run(config)
         self._metric = task_of(self._run.config)[0].metric
+        self._rounds = total_rounds(self._run)
         self._children: dict[str, dict[str, Any]] = {}
 
     def poll(self) -> Progress:
@@ -55,7 +57,7 @@ class ProgressReader:
         searches, config = self._run.searches, self._run.config
         head = searches.head()
         if head is None:
-            return Progress(False, 0, config.rounds, 0, 0, 0, 0, None, None, False, False, None)
+            return Progress(False, 0, self._rounds, 0, 0, 0, 0, None, None, False, False, None)
         for key in searches.children():
             if key not in self._children:
                 record = searches.child(key)
@@ -71,7 +73,7 @@ class ProgressReader:
         return Progress(
             exists=True,
             rounds_done=head.round,
-            rounds_total=config.rounds,
+            rounds_total=self._rounds,
             children_done=len(self._children),
             children_failed=len(self._children) - len(done),
             finalists_done=sum(searches.record("exported", finalist["key"]) is not None for finalist in finalists),

@@ -9,7 +9,8 @@ from typing import Any
 from kfnas.errors import NotFound
 from kfnas.steps.context import Run, open_run
 from kfnas.steps.study import StudyPlan, Variant
-from kfnas.steps.view import finalists, search_view
+from kfnas.steps.supernet_search import total_rounds
+from kfnas.steps.view import finalists, load_state, search_view
 from kfnas.studies.curves import Steps, best_so_far
 from kfnas.studies.variants import Row
 from kfnas.tracking import SearchRow, SearchView
@@ -128,11 +129,11 @@ def row_results(plan: StudyPlan) -> list[RowResult]:
 
 def search_result(run: Run) -> SearchResult:
     """What one search has come to."""
-    name, rounds, metric = run.config.name, run.config.rounds, run.task.metric
+    name, rounds, metric = run.config.name, total_rounds(run), run.task.metric
     head = run.searches.head()
     if head is None:
         return SearchResult(name, rounds_total=rounds, metric=metric)
-    search = run.load_search(head.pointer())
+    search = load_state(run, head.pointer())
     exhausted = run.searches.record("search", "exhausted") is not None
     finals = finalists(run)
     summary = run.searches.record("final", "summary")

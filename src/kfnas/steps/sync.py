@@ -6,7 +6,7 @@ from kfnas.errors import NotFound
 from kfnas.steps.context import open_run
 from kfnas.steps.register import best_of, register_models
 from kfnas.steps.report import report_files
-from kfnas.steps.view import finalists, search_view, tracker_of
+from kfnas.steps.view import finalists, load_state, search_view, tracker_of
 
 
 def sync(config: str) -> str:
@@ -23,7 +23,7 @@ def sync(config: str) -> str:
     tracker = tracker_of(run)
     if tracker is None:
         return "tracking is off (tracking.enabled, or no address to write to): nothing was written"
-    search = run.load_search(head.pointer())
+    search = load_state(run, head.pointer())
     view = search_view(run, search)
     written = tracker.project(view, report_files(run, search))
     registered = ""

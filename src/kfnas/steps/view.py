@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from kfnas.errors import AccessDenied, RetryableError
 from kfnas.steps.context import ROUND_KIND, Run, code_version
 from kfnas.steps.pool_rounds import pool_rounds
+from kfnas.steps.supernet_search import SupernetSearch, load_supernet
+from kfnas.steps.supernet_view import path_text, supernet_front, supernet_rounds, supernet_rows
+from kfnas.storage import Pointer
 from kfnas.tracking import Final, RoundMetrics, SearchRow, SearchView, Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -19,20 +22,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def search_view(run: Run, search: Search) -> SearchView:
+def load_state(run: Run, pointer: Pointer) -> Search | SupernetSearch:
+    """The search as a snapshot holds it, whatever its algorithm."""
+    return run.load_search(pointer) if run.config.algorithm is None else load_supernet(run, pointer)
+
+
+def search_view(run: Run, search: Search | SupernetSearch) -> SearchView:
     """What is known of the search up to its last closed round, and of its finalists."""
-    children = {record["id"]: {**record, "key": key} for key in run.searches.children() if (record := run.searches.child(key)) is not None}
-    rows = tuple(_row(row, children.get(row.id)) for row in search.rows if row.round < search.round)
-    front = {row.id for row in search.pareto(("accuracy", "cost"))}
+    if isinstance(search, SupernetSearch):
+        rows, rounds = supernet_rows(run, search), supernet_rounds(run, search)
+        front = {path_text(run, path.tokens) for path in supernet_front(run, search)}
+        pareto = tuple(row.id for row in rows if row.architecture in front)
+    else:
+        children = {record["id"]: {**record, "key": key} for key in run.searches.children() if (record := run.searches.child(key)) is not None}
+        rows, rounds = tuple(_row(row, children.get(row.id)) for row in search.rows if row.round < search.round), _rounds(run, search)
+        best = {row.id for row in search.pareto(("accuracy", "cost"))}
+        pareto = tuple(row.id for row in rows if row.id in best)
     finished = run.searches.record("final", "summary") is not None
     return SearchView(
         search_id=run.config.name,
         name=run.config.name,
         rows=rows,
         config=run.config.model_dump(mode="json"),
-        rounds=_rounds(run, search),
+        rounds=rounds,
         finals=tuple(_final(finalist) for finalist in finalists(run) if finalist["status"] != "missing"),
-        pareto=tuple(row.id for row in rows if row.id in front),
+        pareto=pareto,
         cost=run.config.cost,
         target=run.config.search.reward.target,
         state="finished" if finished else "running",

@@ -30,7 +30,7 @@ from kfnas.steps.sample import sample
 from kfnas.steps.status import progress, release_lease
 from kfnas.steps.train_children import train_children
 from kfnas.steps.update import update
-from kfnas.steps.view import finalists
+from kfnas.steps.view import finalists, load_state
 from kfnas.storage import Owner, Pointer
 
 _SMALL: dict[str, Any] = {
@@ -156,7 +156,7 @@ def outcome_of(config: RunConfig) -> Outcome:
         if record.get("weights"):
             run.searches.blob(record["weights"])
     return Outcome(
-        search=run.load_search(head.pointer()).digest(),
+        search=load_state(run, head.pointer()).digest(),
         children={key: _lasting(record) for key, record in children.items()},
         finalists={name: _lasting(finalist) for name, finalist in finals.items()},
     )

@@ -20,10 +20,10 @@ _TRAINED_SOURCES = frozenset({"policy", "audit"})
 class SearchRow:
     """One sample of the history, of a closed round: it never changes again.
 
-    `status` is `ok | failed | infeasible | unmeasured`, `source` is `policy | cached | trusted | exploited | audit`. `accuracy` is a fraction, None where
-    none was measured; `finished_at` is in seconds since 1970, None for a row that nothing was run for; `child_key` names the child's record in the store.
-    `value` and `uncertainty` are the critic's V and U of the row as it was drawn, in units of reward, None without a critic; `initialisation` is `random`, or
-    `pool:<version>` for a child that started from a pool's blocks.
+    `status` is `ok | failed | infeasible | unmeasured`, `source` is `policy | cached | trusted | exploited | audit`, or `supernet` for what was scored with
+    shared weights. `accuracy` is a fraction, None where none was measured; `finished_at` is in seconds since 1970, None for a row that nothing was run for;
+    `child_key` names the child's record in the store. `value` and `uncertainty` are the critic's V and U of the row as it was drawn, in units of reward, None
+    without a critic; `initialisation` is `random`, or `pool:<version>` for a child that started from a pool's blocks.
     """
 
     round: int

@@ -1,0 +1,80 @@
+"""Step: evolution on shared weights, the second half of the one-shot search."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from kfnas.oneshot import EvolutionState
+from kfnas.oneshot.evolution import Scored
+from kfnas.oneshot.evolution import run as evolve_on
+from kfnas.steps.context import Run, open_run, read_data, read_pointer, write_json
+from kfnas.steps.operator_costs import operator_costs
+from kfnas.steps.supernet_search import close_round, load_supernet, mixop_space, total_rounds
+from kfnas.storage import Pointer
+
+logger = logging.getLogger(__name__)
+MODEL_KIND = "evolution"
+
+
+def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
+    """Write to `next_state` a pointer to the state after the whole evolution, which closes the search's round; the same one where it is over.
+
+    Each model is recorded as it is scored, so a step that is run again goes on with the next one.
+
+    Raises:
+        ConfigError: there is a budget, and nothing says what operators cost in its unit.
+        BudgetError: no random model is within it.
+        StaleFence: a later run has taken the search over.
+    """
+    run = open_run(config)
+    pointer, prepared = read_pointer(state), read_data(data)
+    run.require_current(pointer)
+    run.renew(pointer)
+    search = load_supernet(run, pointer)
+    if search.round >= total_rounds(run):
+        write_json(next_state, pointer)
+        return
+    space = mixop_space(run)
+    settings = run.config.shared.evolution_within(run.config.search.reward.target, space)
+    costs = operator_costs(run, prepared)
+    found = _recorded(run, pointer, settings.num_models)
+    if len(found.models) < settings.num_models:
+        from kfnas.steps.shared_weights import SharedWeights
+        from kfnas.train.loop import cpu_threads
+
+        assert search.weights is not None, "train_supernet comes first"
+        evaluator = SharedWeights(run, prepared).evaluator(run.searches.blob(search.weights))
+
+        def record(grown: EvolutionState) -> None:
+            run.require_current(pointer)
+            if not grown.exhausted:
+                model = grown.models[-1]
+                value = {"tokens": list(model.path), "accuracy": model.accuracy}
+                run.searches.put_record(MODEL_KIND, _key(pointer, len(grown.models) - 1), value)
+            run.renew(pointer)
+
+        with cpu_threads(run.config.shared.training.threads):
+            found = evolve_on(evaluator, space.num_choices, settings, seed=run.config.seed, cost=costs, state=found, after_model=record)
+    best = found.best(1)[0]
+    metrics = {
+        "evolution/best_accuracy": best.accuracy,
+        "evolution/num_models": float(len(found.models)),
+        "supernet/num_epochs": float(search.num_epochs),
+        "supernet/loss": search.loss,
+    }
+    logger.info("evolution: %d models, the best has %.4f", len(found.models), best.accuracy)
+    write_json(next_state, close_round(run, pointer, replace(search, evolution=found), metrics))
+
+
+def _recorded(run: Run, pointer: Pointer, most: int) -> EvolutionState:
+    """The models that an earlier attempt has scored."""
+    models: list[Scored] = []
+    while len(models) < most and (record := run.searches.record(MODEL_KIND, _key(pointer, len(models)))) is not None:
+        models.append(Scored(tuple(record["tokens"]), record["accuracy"]))
+    return EvolutionState(tuple(models))
+
+
+def _key(pointer: Pointer, number: int) -> str:
+    return f"{pointer.digest[:32]}-{number:06d}"

@@ -1,0 +1,99 @@
+"""Step: train the shared weights up to the epoch that is due: the warm-up of a search first, later the interval between two decisions."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfnas.errors import UserError
+from kfnas.oneshot import Sampler
+from kfnas.oneshot.paths import complete
+from kfnas.oneshot.pc_nas import sample_path
+from kfnas.steps.context import Run, code_version, open_run, read_data, read_pointer, write_json
+from kfnas.steps.retrain import StoredCheckpoint
+from kfnas.steps.supernet_search import SupernetSearch, commit_supernet, load_supernet, mixop_space
+from kfnas.storage import Pointer
+
+logger = logging.getLogger(__name__)
+TRAINED_KIND = "supernet"
+
+
+def train_supernet(config: str, data: Path, state: Path, next_state: Path) -> None:
+    """Write to `next_state` a pointer to the state whose weights are trained as far as the search wants them; the same one where they are already.
+
+    A training that was killed goes on from its last checkpoint. One that ended is recorded under the state that it began from, and is not made again.
+
+    Raises:
+        UserError: the training diverged.
+        StaleFence: a later run has taken the search over.
+    """
+    run = open_run(config)
+    pointer = read_pointer(state)
+    run.require_current(pointer)
+    run.renew(pointer)
+    search = load_supernet(run, pointer)
+    due = epochs_due(run, search)
+    if search.weights is not None and search.num_epochs >= due:
+        write_json(next_state, pointer)
+        return
+    record = run.searches.record(TRAINED_KIND, pointer.digest)
+    if record is None:
+        record = _train(run, pointer, read_data(data), search, due)
+    write_json(next_state, commit_supernet(run, pointer, replace(search, weights=record["weights"], num_epochs=due, loss=record["loss"])))
+
+
+def epochs_due(run: Run, search: SupernetSearch) -> int:
+    """Epochs that the weights are to have before the search decides again; after the last decision none are added."""
+    config = run.config.shared
+    if search.algorithm != "pcnas":
+        return config.epochs
+    intervals = min(len(search.pcnas.updates), len(mixop_space(run).num_choices) - 1)
+    return config.pcnas.warmup_epochs + intervals * config.pcnas.interval_epochs
+
+
+def _train(run: Run, pointer: Pointer, data: Any, search: SupernetSearch, due: int) -> dict[str, Any]:
+    from kfnas.steps.shared_weights import SharedWeights
+    from kfnas.train.loop import cpu_threads
+
+    checkpoint = StoredCheckpoint(run, f"supernet-{pointer.digest}", pointer)
+    saved = checkpoint.load() or (run.searches.blob(search.weights) if search.weights is not None else None)
+    shared = SharedWeights(run, data)
+    training, started, loss = shared.training(saved), time.monotonic(), search.loss
+    num_steps = due * shared.steps_per_epoch
+    logger.info("supernet: %d of %d steps are trained, %d are due", training.num_steps_done, shared.num_steps, num_steps)
+    with cpu_threads(run.config.shared.training.threads):
+        while training.num_steps_done < num_steps:
+            try:
+                loss = training.step(_sampler(run, search)).loss
+            except FloatingPointError as error:
+                raise UserError(f"oneshot.training: {error}") from None
+            # Not behind the last step: whoever goes on from a checkpoint has a step to make, and so its loss.
+            if training.num_steps_done % run.config.shared.training.checkpoint_steps == 0 and training.num_steps_done < num_steps:
+                checkpoint.save(training.save())
+                logger.info("supernet: step %d, loss %.4f", training.num_steps_done, loss)
+    run.require_current(pointer)
+    record = {
+        "weights": run.searches.put_blob(training.save()),
+        "num_steps": training.num_steps_done,
+        "loss": loss,
+        "device_seconds": time.monotonic() - started,
+        "finished_at": time.time(),
+        "code_version": code_version(),
+    }
+    run.searches.put_record(TRAINED_KIND, pointer.digest, record)
+    checkpoint.delete()
+    return run.searches.record(TRAINED_KIND, pointer.digest) or record
+
+
+def _sampler(run: Run, search: SupernetSearch) -> Sampler:
+    num_choices = mixop_space(run).num_choices
+
+    def sample(rng: np.random.Generator) -> tuple[int, ...]:
+        return sample_path(search.pcnas, num_choices, rng) if search.algorithm == "pcnas" else complete((), num_choices, rng)
+
+    return sample
