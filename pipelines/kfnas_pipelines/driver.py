@@ -20,7 +20,7 @@ from typing import Self
 from kfnas.errors import KfnasError, RetryableError, RunInterrupted, StepFailed, UserError
 from kfnas.steps.config import RunConfig
 from kfnas.steps.status import Progress
-from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds
+from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds, compile_supernet_rounds
 from kfnas_pipelines.display import Display, open_display
 from kfnas_pipelines.held_search import Handle, Heartbeat, StoredSearch
 from kfnas_pipelines.pipeline_process import PipelineProcess
@@ -115,10 +115,7 @@ class _Driver:
         while not progress.searching_done:
             before = progress
             num_rounds = min(self._config.execution.rounds_per_run, before.rounds_total - before.rounds_done)
-            pipeline = self._folder / f"search-rounds-{num_rounds}.yaml"
-            if not pipeline.exists():
-                compile_search_rounds(pipeline, num_rounds, KFP_LOCAL_PARALLELISM, pooled=self._config.pool is not None)
-            log = self._run(pipeline, "search_rounds")
+            log = self._run(self._rounds(num_rounds), "search_rounds" if self._config.algorithm is None else f"{self._config.algorithm}_search")
             progress = self._search.poll()
             self._display.update(progress)
             if progress.rounds_done <= before.rounds_done and not progress.exhausted:
@@ -129,6 +126,15 @@ class _Driver:
         if not progress.finished:
             raise StepFailed(f"finish_search ended well and left the search {self._config.name} unfinished; read {log}")
         return progress
+
+    def _rounds(self, num_rounds: int) -> Path:
+        """The pipeline of so many rounds, compiled when first asked for."""
+        pipeline = self._folder / f"search-rounds-{num_rounds}.yaml"
+        if pipeline.exists():
+            return pipeline
+        if self._config.algorithm is not None:
+            return compile_supernet_rounds(pipeline, self._config.algorithm, num_rounds, KFP_LOCAL_PARALLELISM)
+        return compile_search_rounds(pipeline, num_rounds, KFP_LOCAL_PARALLELISM, pooled=self._config.pool is not None)
 
     def _run(self, pipeline: Path, name: str) -> Path:
         """One pipeline run, watched; returns its log."""

@@ -13,9 +13,12 @@ from kfnas_components.images import STEPS_IMAGE
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(kfnas_components.__path__) if module.name != "images")
 EXPECTED = {
+    "alternate",
     "choose_finalists",
     "compare_study",
+    "decide_mixop",
     "evaluate",
+    "evolve",
     "export",
     "fidelity_compare",
     "fidelity_plan",
@@ -25,6 +28,7 @@ EXPECTED = {
     "init_search",
     "latency_table",
     "measure_latency",
+    "plan_potentials",
     "prepare_data",
     "pull_pool",
     "push_pool",
@@ -32,8 +36,10 @@ EXPECTED = {
     "release_search",
     "retrain",
     "sample",
+    "score_potentials",
     "sync_pool",
     "train_children",
+    "train_supernet",
     "update",
 }
 

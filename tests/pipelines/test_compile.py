@@ -9,7 +9,17 @@ import pytest
 import yaml
 
 from kfnas.errors import ConfigError
-from kfnas_pipelines.compile import FINISH_SEARCH, OPERATOR_TABLE, POOLED_ROUNDS, SEARCH_ROUNDS, SYNC_POOL, compile_all, compile_search_rounds
+from kfnas_pipelines.compile import (
+    FINISH_SEARCH,
+    OPERATOR_TABLE,
+    POOLED_ROUNDS,
+    SEARCH_ROUNDS,
+    SUPERNET_SEARCHES,
+    SYNC_POOL,
+    compile_all,
+    compile_search_rounds,
+    compile_supernet_rounds,
+)
 from kfnas_pipelines.environment import LOCAL, Environment, Resources, Secret
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,7 +30,7 @@ CLUSTER = Environment(
     secrets=(Secret(name="kfnas-s3"),),
 )
 ROUNDS = (SEARCH_ROUNDS, POOLED_ROUNDS)
-PIPELINES = (*ROUNDS, FINISH_SEARCH, SYNC_POOL, OPERATOR_TABLE)
+PIPELINES = (*ROUNDS, FINISH_SEARCH, SYNC_POOL, OPERATOR_TABLE, *SUPERNET_SEARCHES.values())
 MEBIBYTE = 2**20
 
 
@@ -109,7 +119,24 @@ def test_rounds_are_chained_by_the_state(name, folder):
     assert second["inputs"]["artifacts"]["state"]["taskOutputArtifact"]["producerTask"] == "search-round"
 
 
-@pytest.mark.parametrize(("name", "waiting"), [(SEARCH_ROUNDS, "update"), (POOLED_ROUNDS, "push-pool")])
+@pytest.mark.parametrize("algorithm", ["pcnas", "betanas"])
+def test_rounds_on_a_supernet_are_chained_by_the_state(algorithm, folder):
+    root = documents(folder / SUPERNET_SEARCHES[algorithm])[0]["root"]["dag"]["tasks"]
+    first, second = (root[f"{algorithm}-round{suffix}"]["inputs"]["artifacts"]["state"]["taskOutputArtifact"]["producerTask"] for suffix in ("", "-2"))
+    assert (first, second) == ("init-search", f"{algorithm}-round")
+
+
+def test_twenty_rounds_on_a_supernet_are_well_below_a_workflow_s_limit(tmp_path):
+    assert compile_supernet_rounds(tmp_path / "most.yaml", "pcnas", 20, environment=CLUSTER).stat().st_size < MEBIBYTE / 1.5
+
+
+@pytest.mark.parametrize(("algorithm", "num_rounds", "parallelism"), [("mnas", 1, 2), ("pcnas", 0, 2), ("betanas", 21, 2), ("pcnas", 1, -1)])
+def test_a_supernet_pipeline_that_cannot_be_is_refused(algorithm, num_rounds, parallelism, tmp_path):
+    with pytest.raises(ConfigError):
+        compile_supernet_rounds(tmp_path / "x.yaml", algorithm, num_rounds, parallelism)
+
+
+@pytest.mark.parametrize(("name", "waiting"), [(SEARCH_ROUNDS, "update"), (POOLED_ROUNDS, "push-pool"), (SUPERNET_SEARCHES["pcnas"], "decide-mixop")])
 def test_what_reads_the_children_waits_for_every_shard(name, waiting, folder):
     (waiter,) = [task for task_name, task in tasks(folder / name) if task_name == waiting][:1]
     assert "for-loop-1" in waiter["dependentTasks"]
@@ -120,7 +147,7 @@ def test_a_round_is_closed_after_the_pool_has_its_children(folder):
     assert "push-pool" in update["dependentTasks"]
 
 
-@pytest.mark.parametrize("name", (*ROUNDS, FINISH_SEARCH))
+@pytest.mark.parametrize("name", (*ROUNDS, FINISH_SEARCH, SUPERNET_SEARCHES["pcnas"]))
 def test_a_loop_body_takes_parameters_from_the_pipeline_and_the_item_alone(name, folder):
     """kfp.local hands a loop body the item in place of any other task's output parameter."""
     spec = documents(folder / name)[0]

@@ -14,7 +14,7 @@ import pytest
 
 import kfnas
 import kfnas_components
-from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds, compile_sync_pool
+from kfnas_pipelines.compile import compile_finish_search, compile_search_rounds, compile_supernet_rounds, compile_sync_pool
 from kfnas_pipelines.local_runner import log_lines
 
 STEPS = sorted(module.name for module in pkgutil.iter_modules(kfnas_components.__path__) if module.name != "images")
@@ -48,7 +48,7 @@ def stand_ins(tmp_path, monkeypatch) -> Path:
     (package / "steps" / "__init__.py").write_text(f"__path__ = {[str(package / 'steps'), str(real / 'steps')]!r}\n")
     calls = tmp_path / "calls"
     for name in STEPS:
-        items = ITEMS if name in ("measure_latency", "choose_finalists") else None
+        items = ITEMS if name in ("measure_latency", "choose_finalists", "plan_potentials") else None
         (package / "steps" / f"{name}.py").write_text(STAND_IN.format(name=name, config=CONFIG, calls=str(calls), items=items))
     monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
     return calls
@@ -108,6 +108,32 @@ def test_a_pooled_round_asks_the_pool_before_it_trains_and_gives_to_it_before_it
         expected += [sample, measure, pull, *shards, push, update, call("finish_round", state)]
         assert calls.index(update) > calls.index(push) > max(calls.index(shard) for shard in shards)
     expected.append(call("release_search", state))
+    assert sorted(calls) == sorted(expected)
+
+
+def test_a_round_of_pcnas_trains_scores_each_shard_and_decides_with_what_was_trained(tmp_path, stand_ins):
+    calls = run(compile_supernet_rounds(tmp_path / "p.yaml", "pcnas", 2), stand_ins, run_id="run-1")
+    data, state, expected = opening("run-1")
+    for _ in range(2):
+        train = call("train_supernet", data, state)
+        planned = call("plan_potentials", data, f"{train}.next_state")
+        shards = [call("score_potentials", data, f"{planned}.plan", item) for item in ITEMS]
+        decide = call("decide_mixop", f"{train}.next_state", f"{planned}.plan")
+        state = f"{decide}.next_state"
+        expected += [train, planned, *shards, decide, call("finish_round", state)]
+        assert calls.index(decide) > max(calls.index(shard) for shard in shards)
+    expected.append(call("release_search", state))
+    assert sorted(calls) == sorted(expected)
+
+
+@pytest.mark.parametrize(("algorithm", "steps"), [("betanas", ["alternate"]), ("oneshot", ["train_supernet", "evolve"])])
+def test_rounds_without_shards_hand_on_the_state_from_step_to_step(tmp_path, stand_ins, algorithm, steps):
+    calls = run(compile_supernet_rounds(tmp_path / "p.yaml", algorithm, 1), stand_ins, run_id="run-1")
+    data, state, expected = opening("run-1")
+    for step in steps:
+        expected.append(call(step, data, state))
+        state = f"{expected[-1]}.next_state"
+    expected += [call("finish_round", state), call("release_search", state)]
     assert sorted(calls) == sorted(expected)
 
 

@@ -20,7 +20,7 @@ from kfnas.space.mixop_costs import OperatorCosts
 from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_pointer, write_json
 from kfnas.steps.operator_costs import operator_costs
 from kfnas.steps.retrain import StoredCheckpoint
-from kfnas.steps.supernet_search import Alternations, SupernetSearch, close_round, load_supernet, mixop_space, total_rounds
+from kfnas.steps.supernet_search import Alternations, Hold, SupernetSearch, close_round, load_supernet, mixop_space, total_rounds
 from kfnas.steps.train_supernet import TRAINED_KIND
 from kfnas.storage import Pointer
 
@@ -69,10 +69,12 @@ def _alternate(run: Run, pointer: Pointer, data: DataPointer, search: SupernetSe
     if importance is not None:
         betanas.restore(importance)
     records: list[StepRecord] = []
+    hold = Hold(run, pointer)
     with cpu_threads(run.config.shared.training.threads):
         try:
             going = alternations(betanas, training, shared.gates(), seed=run.config.seed)
             while betanas.num_steps_done < until:
+                hold.keep()
                 records += next(going)
                 if len(records) >= run.config.shared.training.checkpoint_steps and betanas.num_steps_done < until:
                     logged, records = _together(logged, records), []

@@ -97,7 +97,7 @@ def _best_paths(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer)
 
 def _best_children(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
     reward = run.config.search.reward
-    history = run.load_search(pointer).history
+    history: Any = run.load_search(pointer).history
     rows = history[(history["status"] == "ok") & history["accuracy"].notna() & ~history["source"].isin(("trusted", "cached"))]
     fit = near_target(rows, reward.target, reward.kind)
     if fit.empty:

@@ -35,7 +35,7 @@ class SharedWeights:
         """The supernet with its initial weights, on the device."""
         generator = torch.Generator().manual_seed(derived_seed(self._run.config.seed, "supernet"))
         supernet = build_supernet(mixop_space(self._run), self._run.arguments(self._pointer), generator)
-        return supernet.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return supernet.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @cached_property
     def steps_per_epoch(self) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -122,6 +123,25 @@ class SupernetSearch:
             return [RankedPath(model.path, model.accuracy) for model in self.evolution.best(len(self.evolution.models))] if self.round else []
         last = self.pcnas.updates[-1] if len(self.pcnas.updates) == num_mixops else ()
         return [RankedPath(item.tokens, item.value) for item in last if item.value is not None]
+
+
+class Hold:
+    """A run's hold on its search while a step computes for long: looked at, and on a cluster renewed, four times a lease."""
+
+    def __init__(self, run: Run, pointer: Pointer) -> None:
+        self._run, self._pointer = run, pointer
+        self._looked_at = time.monotonic()
+
+    def keep(self) -> None:
+        """To be called often.
+
+        Raises:
+            StaleFence: a later run has taken the search over.
+        """
+        if (now := time.monotonic()) - self._looked_at >= self._run.config.execution.lease_seconds / 4:
+            self._run.require_current(self._pointer)
+            self._run.renew(self._pointer)
+            self._looked_at = now
 
 
 def mixop_space(run: Run) -> MixopSpace:

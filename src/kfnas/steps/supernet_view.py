@@ -103,5 +103,6 @@ def _pool(run: Run, number: int, update: tuple[Potential, ...], size: int) -> by
 def _npz(blob: bytes) -> bytes:
     """Arrays as numpy reads them. Equal arrays give equal bytes: numpy dates the members of an archive alike."""
     stream = io.BytesIO()
-    np.savez_compressed(stream, **dict(unpack(blob).arrays))
+    arrays: dict[str, Any] = dict(unpack(blob).arrays)
+    np.savez_compressed(stream, **arrays)
     return stream.getvalue()

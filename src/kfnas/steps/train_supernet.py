@@ -16,7 +16,7 @@ from kfnas.oneshot.paths import complete
 from kfnas.oneshot.pc_nas import sample_path
 from kfnas.steps.context import Run, code_version, open_run, read_data, read_pointer, write_json
 from kfnas.steps.retrain import StoredCheckpoint
-from kfnas.steps.supernet_search import SupernetSearch, commit_supernet, load_supernet, mixop_space
+from kfnas.steps.supernet_search import Hold, SupernetSearch, commit_supernet, load_supernet, mixop_space
 from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,11 @@ def _train(run: Run, pointer: Pointer, data: Any, search: SupernetSearch, due: i
     saved = checkpoint.load() or (run.searches.blob(search.weights) if search.weights is not None else None)
     shared = SharedWeights(run, data)
     training, started, loss = shared.training(saved), time.monotonic(), search.loss
-    num_steps = due * shared.steps_per_epoch
+    num_steps, hold = due * shared.steps_per_epoch, Hold(run, pointer)
     logger.info("supernet: %d of %d steps are trained, %d are due", training.num_steps_done, shared.num_steps, num_steps)
     with cpu_threads(run.config.shared.training.threads):
         while training.num_steps_done < num_steps:
+            hold.keep()
             try:
                 loss = training.step(_sampler(run, search)).loss
             except FloatingPointError as error:
