@@ -41,6 +41,13 @@ def folder(request, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cluster")
+    compile_all(folder, CLUSTER, num_rounds=2)
+    return folder
+
+
 @functools.cache
 def _parsed(text: str) -> list[dict]:
     return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
@@ -65,9 +72,8 @@ def is_executed(path: Path, task: dict) -> bool:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_compiled_pipelines_are_the_golden_ones(name, tmp_path):
-    compile_all(tmp_path, CLUSTER, num_rounds=2)
-    text = (tmp_path / name).read_text()
+def test_compiled_pipelines_are_the_golden_ones(name, cluster):
+    text = (cluster / name).read_text()
     golden = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
@@ -88,9 +94,8 @@ def test_no_credential_host_path_or_installation_is_in_a_pipeline(name, folder):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_the_given_image_is_on_every_executor(name, tmp_path):
-    compile_all(tmp_path, CLUSTER, num_rounds=2)
-    assert {container["image"] for container in executors(tmp_path / name).values()} == {CLUSTER.image}
+def test_the_given_image_is_on_every_executor(name, cluster):
+    assert {container["image"] for container in executors(cluster / name).values()} == {CLUSTER.image}
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -167,9 +172,8 @@ def test_a_pod_that_measures_is_of_the_guaranteed_class(tmp_path):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_secrets_reach_every_executor_by_name_only(name, tmp_path):
-    compile_all(tmp_path, CLUSTER, num_rounds=2)
-    spec, platform = documents(tmp_path / name)
+def test_secrets_reach_every_executor_by_name_only(name, cluster):
+    spec, platform = documents(cluster / name)
     configured = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(configured) == set(spec["deploymentSpec"]["executors"])
     for executor in configured.values():

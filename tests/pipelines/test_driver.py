@@ -77,7 +77,7 @@ class StandIn:
 
     def launch(self, pipeline: Path, arguments: Mapping[str, str], log: Path) -> "StandInRun":
         spec = yaml.safe_load(pipeline.read_text())
-        num_rounds = sum(name.startswith("search-round") for name in spec["root"]["dag"]["tasks"])
+        num_rounds = sum("-round" in name for name in spec["root"]["dag"]["tasks"])
         name = spec["pipelineInfo"]["name"]
         self.started.append(f"{name}:{num_rounds}" if num_rounds else name)
         self.arguments.append(arguments)
@@ -165,6 +165,13 @@ def test_a_search_with_a_pool_is_runs_of_the_pooled_rounds(config):
     search = StandIn(replace(BEGUN, rounds_done=4))
     run(parse(RunConfig, {**config.model_dump(), "pool": {"name": "shared"}}), search, resume=True)
     assert search.started == ["kfnas-search-rounds-pooled:3", "kfnas-finish-search"]
+
+
+@pytest.mark.parametrize("algorithm", ["pcnas", "betanas", "oneshot"])
+def test_a_search_on_one_supernet_is_runs_of_its_own_pipeline(config, algorithm):
+    search = StandIn(replace(BEGUN, rounds_done=5))
+    run(parse(RunConfig, {**config.model_dump(), "algorithm": algorithm, "space": {"name": "pcnas_s_28"}}), search, resume=True)
+    assert search.started == [f"kfnas-{algorithm}-search:2", "kfnas-finish-search"]
 
 
 def test_a_search_goes_on_with_the_rounds_that_are_left(config):
