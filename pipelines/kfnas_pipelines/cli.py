@@ -172,7 +172,8 @@ def sync(config: Path, overrides: tuple[str, ...]) -> None:
 def compile_(output: Path, image: str | None, environment_file: Path | None, rounds: int, parallelism: int) -> None:
     """Compile the pipelines to IR YAML for a Kubeflow cluster.
 
-    search_rounds.yaml runs some rounds of a search and is run again until all are done (search_rounds_pooled.yaml where the configuration has a `pool`);
+    search_rounds.yaml runs some rounds of a search and is run again until all are done (search_rounds_pooled.yaml where the configuration has a `pool`;
+    pcnas_search.yaml, betanas_search.yaml or oneshot_search.yaml where it names that `algorithm`);
     finish_search.yaml trains, exports and registers the best. All take `config`, as `kfnas config show` prints it, and may be given `run_id`.
     sync_pool.yaml brings a pool and its copy in another store together; operator_table.yaml takes on the cluster what `kfnas table` takes here. Nothing
     secret is in them: name a Kubernetes secret in the environment file.

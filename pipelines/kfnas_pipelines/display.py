@@ -116,7 +116,9 @@ def stage(progress: Progress) -> str:
 
 
 def details(progress: Progress, cost: str) -> list[str]:
-    """Children and the best of them."""
+    """Children and the best of them; of a search on one supernet the best that it has read."""
+    if progress.algorithm is not None:
+        return [progress.algorithm] + ([] if progress.best_accuracy is None else [f"best {progress.best_accuracy:.4f} with shared weights"])
     failed = f" ({progress.children_failed} failed)" if progress.children_failed else ""
     shown = [f"{progress.children_done} children{failed}"]
     best = progress.best_accuracy if progress.best_metric is None else progress.best_metric

@@ -75,6 +75,13 @@ def test_rounds_children_best_and_time_left_are_shown(clock):
     assert lines(stream)[-1] == "kfnas: round 3/6, 12 children (1 failed), best 0.8123 at latency_ms 2.457, 50s gone, about 2m30s left"
 
 
+def test_a_search_on_one_supernet_is_shown_without_children(clock):
+    stream = io.StringIO()
+    display = LineDisplay("mult_adds", stream, clock)
+    display.update(replace(START, children_done=0, algorithm="pcnas", best_accuracy=0.5))
+    assert lines(stream) == ["kfnas: round 2/6, pcnas, best 0.5000 with shared weights, 0s gone"]
+
+
 def test_the_final_training_and_the_end_are_shown(clock):
     stream = io.StringIO()
     display = LineDisplay("mult_adds", stream, clock)

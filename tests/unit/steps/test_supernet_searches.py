@@ -28,7 +28,7 @@ from kfnas.steps.evolve import evolve
 from kfnas.steps.operator_costs import check_costs, operator_costs
 from kfnas.steps.plan_potentials import plan_potentials
 from kfnas.steps.score_potentials import score_potentials
-from kfnas.steps.status import progress
+from kfnas.steps.status import describe, progress
 from kfnas.steps.supernet_search import SupernetSearch, load_supernet, mixop_space, total_rounds
 from kfnas.steps.supernet_view import supernet_files, supernet_rows
 from kfnas.steps.train_supernet import train_supernet
@@ -309,6 +309,21 @@ def test_a_search_none_of_whose_models_keeps_to_the_limit_says_so(tmp_path: Path
     impossible = config.model_copy(update={"search": config.search.model_copy(update={"reward": config.search.reward.model_copy(update={"target": 1.0})})})
     with pytest.raises(BudgetError, match=r"none of the search's models keeps to mult_adds 1\.0 .* \(oneshot\.margin\)"):
         choose_finalists(impossible.text, sequence.data, sequence.state, tmp_path / "plan")
+
+
+# What is said meanwhile
+
+
+def test_where_a_search_stands_is_told_without_children(tmp_path: Path) -> None:
+    sequence = SupernetSequence(small(tmp_path / "store", "pcnas"), tmp_path / "1")
+    assert progress(sequence.text).rounds_total == NUM_MIXOPS
+    sequence.begin()
+    sequence.round()
+    now = progress(sequence.text)
+    best = state_of(sequence).pcnas.updates[0][0].value
+    assert (now.rounds_done, now.algorithm, now.best_accuracy) == (1, "pcnas", best)
+    assert f"best       {best:.4f} with shared weights" in describe(sequence.text)
+    assert "children" not in describe(sequence.text)
 
 
 # What is refused
