@@ -20,8 +20,17 @@ from kfnas.space.mixop_costs import OperatorCosts
 from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_pointer, write_json
 from kfnas.steps.operator_costs import operator_costs
 from kfnas.steps.retrain import StoredCheckpoint
-from kfnas.steps.supernet_search import Alternations, Hold, SupernetSearch, close_round, load_supernet, mixop_space, total_rounds
-from kfnas.steps.train_supernet import TRAINED_KIND
+from kfnas.steps.supernet_search import (
+    TRAINED_KIND,
+    Alternations,
+    Hold,
+    SupernetSearch,
+    close_round,
+    load_supernet,
+    mixop_space,
+    total_rounds,
+    trained_key,
+)
 from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
@@ -47,7 +56,7 @@ def alternate(config: str, data: Path, state: Path, next_state: Path) -> None:
     if search.round >= total_rounds(run):
         write_json(next_state, pointer)
         return
-    record = run.searches.record(TRAINED_KIND, pointer.digest)
+    record = run.searches.record(TRAINED_KIND, trained_key(pointer, search))
     if record is None:
         record = _alternate(run, pointer, prepared, search, operator_costs(run, prepared))
     done = search.betanas
@@ -88,15 +97,16 @@ def _alternate(run: Run, pointer: Pointer, data: DataPointer, search: SupernetSe
         "importance": run.searches.put_blob(betanas.save()),
         "logged": run.searches.put_blob(pack(Packed({}, logged))),
         "result": list(betanas.result()),
+        "epochs": len(logged["step"]) / settings.importance_steps * settings.weight_steps / shared.steps_per_epoch,
         "metrics": _metrics(betanas, logged, costs),
         "device_seconds": time.monotonic() - started,
         "finished_at": time.time(),
         "code_version": code_version(),
     }
-    run.searches.put_record(TRAINED_KIND, pointer.digest, record)
+    run.searches.put_record(TRAINED_KIND, trained_key(pointer, search), record)
     checkpoint.delete()
     logger.info("alternations: %d of %d, likeliest path %s", betanas.num_steps_done, betanas.num_importance_steps, record["result"])
-    return run.searches.record(TRAINED_KIND, pointer.digest) or record
+    return run.searches.record(TRAINED_KIND, trained_key(pointer, search)) or record
 
 
 def _begun(run: Run, search: SupernetSearch, checkpoint: bytes | None) -> tuple[bytes | None, bytes | None, Arrays]:

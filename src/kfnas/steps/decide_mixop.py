@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kfnas.config import parse
 from kfnas.errors import NotFound
 from kfnas.oneshot import Potential
 from kfnas.oneshot.pc_nas import update_pool
 from kfnas.steps.context import Run, open_run, read_json, read_pointer, write_json
-from kfnas.steps.score_potentials import POTENTIAL_KIND, potential_key
+from kfnas.steps.score_potentials import POTENTIAL_KIND, SECONDS, potential_key
 from kfnas.steps.supernet_search import Tokens, close_round, load_supernet, mixop_space, total_rounds
 from kfnas.storage import Pointer
 
@@ -34,7 +35,9 @@ def decide_mixop(config: str, state: Path, plan: Path, next_state: Path) -> None
         write_json(next_state, pointer)
         return
     scored_at = parse(Pointer, planned["pointer"], source="plan")
-    found = [_recorded(run, scored_at, tuple(tokens)) for tokens in planned["candidates"]]
+    recorded = [_recorded(run, scored_at, tuple(tokens)) for tokens in planned["candidates"]]
+    device_seconds = sum(record.pop(SECONDS) for record in recorded)
+    found = [Potential.from_json(record) for record in recorded]
     settings = run.config.shared.pcnas_within(run.config.search.reward.target)
     decided = update_pool(search.pcnas, found, mixop_space(run).num_choices, settings)
     values = [potential.value for potential in decided.updates[-1] if potential.value is not None]
@@ -49,11 +52,11 @@ def decide_mixop(config: str, state: Path, plan: Path, next_state: Path) -> None
         "supernet/loss": search.loss,
     }
     logger.info("mixed operator %d: pool %s, best potential %.4f", search.round, [list(tokens) for tokens in decided.pool], kept[0])
-    write_json(next_state, close_round(run, pointer, replace(search, pcnas=decided), metrics))
+    write_json(next_state, close_round(run, pointer, replace(search, pcnas=decided), metrics, device_seconds=device_seconds))
 
 
-def _recorded(run: Run, pointer: Pointer, partial: Tokens) -> Potential:
+def _recorded(run: Run, pointer: Pointer, partial: Tokens) -> dict[str, Any]:
     record = run.searches.record(POTENTIAL_KIND, potential_key(pointer, partial))
     if record is None:
         raise NotFound(f"candidate {list(partial)} has no potential: its shard did not end: resume the search")
-    return Potential.from_json(record)
+    return record

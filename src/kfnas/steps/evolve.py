@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,13 +48,17 @@ def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
         assert search.weights is not None, "train_supernet comes first"
         evaluator = SharedWeights(run, prepared).evaluator(run.searches.blob(search.weights))
 
+        scored_at = time.monotonic()
+
         def record(grown: EvolutionState) -> None:
+            nonlocal scored_at
             run.require_current(pointer)
             if not grown.exhausted:
                 model = grown.models[-1]
-                value = {"tokens": list(model.path), "accuracy": model.accuracy}
+                value = {"tokens": list(model.path), "accuracy": model.accuracy, "device_seconds": time.monotonic() - scored_at}
                 run.searches.put_record(MODEL_KIND, _key(pointer, len(grown.models) - 1), value)
             run.renew(pointer)
+            scored_at = time.monotonic()
 
         with cpu_threads(run.config.shared.training.threads):
             found = evolve_on(evaluator, space.num_choices, settings, seed=run.config.seed, cost=costs, state=found, after_model=record)
@@ -65,7 +70,9 @@ def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
         "supernet/loss": search.loss,
     }
     logger.info("evolution: %d models, the best has %.4f", len(found.models), best.accuracy)
-    write_json(next_state, close_round(run, pointer, replace(search, evolution=found), metrics))
+    records = [run.searches.record(MODEL_KIND, _key(pointer, number)) or {} for number in range(len(found.models))]
+    device_seconds = sum(record["device_seconds"] for record in records)
+    write_json(next_state, close_round(run, pointer, replace(search, evolution=found), metrics, device_seconds=device_seconds))
 
 
 def _recorded(run: Run, pointer: Pointer, most: int) -> EvolutionState:

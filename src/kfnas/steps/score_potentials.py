@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 from kfnas.config import parse
@@ -15,6 +16,7 @@ from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
 POTENTIAL_KIND = "potential"
+SECONDS = "device_seconds"
 
 
 def score_potentials(config: str, data: Path, plan: Path, shard: str, results: Path) -> None:
@@ -43,9 +45,10 @@ def score_potentials(config: str, data: Path, plan: Path, shard: str, results: P
         evaluator = SharedWeights(run, read_data(data)).evaluator(run.searches.blob(planned["weights"]))
         with cpu_threads(run.config.shared.training.threads):
             for partial in missing:
+                started = time.monotonic()
                 found = potential(partial, num_choices, evaluator, settings, cost=costs, seed=run.config.seed)
                 run.require_current(pointer)
-                run.searches.put_record(POTENTIAL_KIND, potential_key(pointer, partial), found.to_json())
+                run.searches.put_record(POTENTIAL_KIND, potential_key(pointer, partial), {**found.to_json(), SECONDS: time.monotonic() - started})
                 run.renew(pointer)
     write_json(results, {"potentials": [run.searches.record(POTENTIAL_KIND, potential_key(pointer, partial)) for partial in partials]})
 

@@ -28,6 +28,7 @@ from kfnas.storage import Pointer
 
 FORMAT = 1
 FILE = "supernet.json"
+TRAINED_KIND = "supernet"
 
 Tokens = tuple[int, ...]
 
@@ -190,9 +191,23 @@ def commit_supernet(run: Run, previous: Pointer, search: SupernetSearch) -> Poin
         return run.searches.commit(previous, Path(folder), round=search.round)
 
 
-def close_round(run: Run, previous: Pointer, search: SupernetSearch, metrics: Mapping[str, float | None]) -> Pointer:
-    """Commit `search` as the state after one more round, whose finite metrics are recorded for good."""
+def trained_key(pointer: Pointer, search: SupernetSearch) -> str:
+    """Key of the record of what was trained from a state: its round, and the state's digest."""
+    return f"{round_key(search.round)}-{pointer.digest[:32]}"
+
+
+def close_round(run: Run, previous: Pointer, search: SupernetSearch, metrics: Mapping[str, float | None], *, device_seconds: float = 0.0) -> Pointer:
+    """Commit `search` as the state after one more round, whose finite metrics and effort are recorded for good.
+
+    `device_seconds` are those of scoring; those of training are added to them.
+    """
     found = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    trained = [run.searches.record(TRAINED_KIND, key) or {} for key in run.searches.records(TRAINED_KIND) if key.startswith(f"{round_key(search.round)}-")]
+    effort = {
+        "device_seconds": device_seconds + sum(record["device_seconds"] for record in trained),
+        "epochs": sum(record["epochs"] for record in trained),
+        "finished_at": time.time(),
+    }
     # Before the commit: a step that is killed in between runs again from the old state, and one that has committed does not.
-    run.searches.put_record(ROUND_KIND, round_key(search.round), {"metrics": found})
+    run.searches.put_record(ROUND_KIND, round_key(search.round), {"metrics": found, **effort})
     return commit_supernet(run, previous, replace(search, round=search.round + 1))

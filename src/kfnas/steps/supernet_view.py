@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,11 @@ SOURCE = "supernet"
 
 def supernet_rows(run: Run, search: SupernetSearch) -> tuple[SearchRow, ...]:
     """Everything that was scored up to the last closed round."""
+    rounds = _rounds(run)
+    return tuple(replace(row, **_effort(rounds.get(row.round, {}), first=row.id == row_id(row.round, 0))) for row in _scored(run, search))
+
+
+def _scored(run: Run, search: SupernetSearch) -> Iterable[SearchRow]:
     costs, num_mixops = pinned_costs(run), len(run.space.num_choices)
     if search.algorithm == "pcnas":
         return tuple(
@@ -40,8 +47,17 @@ def supernet_rows(run: Run, search: SupernetSearch) -> tuple[SearchRow, ...]:
 
 def supernet_rounds(run: Run, search: SupernetSearch) -> tuple[RoundMetrics, ...]:
     """What the algorithm reported of each closed round."""
-    found = {int(key): (run.searches.record(ROUND_KIND, key) or {"metrics": {}})["metrics"] for key in run.searches.records(ROUND_KIND)}
-    return tuple(RoundMetrics(number, metrics) for number, metrics in sorted(found.items()) if number < search.round)
+    return tuple(RoundMetrics(number, record["metrics"], record["finished_at"]) for number, record in sorted(_rounds(run).items()) if number < search.round)
+
+
+def _rounds(run: Run) -> dict[int, dict[str, Any]]:
+    return {int(key): run.searches.record(ROUND_KIND, key) or {} for key in run.searches.records(ROUND_KIND)}
+
+
+def _effort(record: dict[str, Any], *, first: bool) -> dict[str, Any]:
+    """When a row's round was closed; what the round has cost stands on its first row, so that it counts once."""
+    effort = {"finished_at": record.get("finished_at")}
+    return {**effort, "device_seconds": record.get("device_seconds", 0.0), "epochs": record.get("epochs", 0.0)} if first else effort
 
 
 def supernet_front(run: Run, search: SupernetSearch) -> list[RankedPath]:

@@ -16,11 +16,10 @@ from kfnas.oneshot.paths import complete
 from kfnas.oneshot.pc_nas import sample_path
 from kfnas.steps.context import Run, code_version, open_run, read_data, read_pointer, write_json
 from kfnas.steps.retrain import StoredCheckpoint
-from kfnas.steps.supernet_search import Hold, SupernetSearch, commit_supernet, load_supernet, mixop_space
+from kfnas.steps.supernet_search import TRAINED_KIND, Hold, SupernetSearch, commit_supernet, load_supernet, mixop_space, trained_key
 from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
-TRAINED_KIND = "supernet"
 
 
 def train_supernet(config: str, data: Path, state: Path, next_state: Path) -> None:
@@ -41,7 +40,7 @@ def train_supernet(config: str, data: Path, state: Path, next_state: Path) -> No
     if search.weights is not None and search.num_epochs >= due:
         write_json(next_state, pointer)
         return
-    record = run.searches.record(TRAINED_KIND, pointer.digest)
+    record = run.searches.record(TRAINED_KIND, trained_key(pointer, search))
     if record is None:
         record = _train(run, pointer, read_data(data), search, due)
     write_json(next_state, commit_supernet(run, pointer, replace(search, weights=record["weights"], num_epochs=due, loss=record["loss"])))
@@ -82,13 +81,14 @@ def _train(run: Run, pointer: Pointer, data: Any, search: SupernetSearch, due: i
         "weights": run.searches.put_blob(training.save()),
         "num_steps": training.num_steps_done,
         "loss": loss,
+        "epochs": float(due - search.num_epochs),
         "device_seconds": time.monotonic() - started,
         "finished_at": time.time(),
         "code_version": code_version(),
     }
-    run.searches.put_record(TRAINED_KIND, pointer.digest, record)
+    run.searches.put_record(TRAINED_KIND, trained_key(pointer, search), record)
     checkpoint.delete()
-    return run.searches.record(TRAINED_KIND, pointer.digest) or record
+    return run.searches.record(TRAINED_KIND, trained_key(pointer, search)) or record
 
 
 def _sampler(run: Run, search: SupernetSearch) -> Sampler:

@@ -17,7 +17,7 @@ from kfnas.errors import BudgetError, ConfigError, NotFound, SpaceError, StaleFe
 from kfnas.nn import build_network
 from kfnas.space import MixopSpace, load_space
 from kfnas.space.mixop_operators import Bottleneck, Identity
-from kfnas.space.mixop_skeletons import small_skeleton
+from kfnas.space.mixop_skeletons import MixopSkeleton, Stage
 from kfnas.steps import context
 from kfnas.steps.alternate import alternate
 from kfnas.steps.choose_finalists import choose_finalists
@@ -39,20 +39,21 @@ from kfnas.testing.sequence import outcome_of
 from kfnas.testing.supernet_sequence import SupernetSequence, small_supernet_search
 
 ALGORITHMS = ("pcnas", "oneshot", "betanas")
-NUM_MIXOPS = 6
+NUM_MIXOPS = 4
 
 
 @pytest.fixture(autouse=True)
 def tiny_space(monkeypatch: pytest.MonkeyPatch) -> MixopSpace:
-    """The space `tiny`: six mixed operators with two or three operators each. A space comes from an entry point, and a test installs none."""
+    """The space `tiny`: four mixed operators with two or three operators each. A space comes from an entry point, and a test installs none."""
     operators = (Bottleneck("MBConv", 3, 3), Bottleneck("MBConv", 1, 5), Identity())
-    space = MixopSpace("tiny", small_skeleton(NUM_MIXOPS), operators, reference="MBConv_3_3")
+    skeleton = MixopSkeleton("tiny", 8, 8, (Stage(8, 2, 1), Stage(16, 2, 2)), 32, narrow_head=True)
+    space = MixopSpace("tiny", skeleton, operators, reference="MBConv_3_3")
     monkeypatch.setattr(context, "load_space", lambda name: space if name == "tiny" else load_space(name))
     return space
 
 
 def small(store: Path, algorithm: str, **fields: object) -> RunConfig:
-    return small_supernet_search(store, algorithm, **{"space": {"name": "tiny", "width": 0.25}, **fields})
+    return small_supernet_search(store, algorithm, **{"space": {"name": "tiny", "width": 1.0}, **fields})
 
 
 def rounds_only(sequence: SupernetSequence) -> SupernetSearch:
@@ -210,14 +211,15 @@ def test_no_step_of_a_run_that_was_taken_over_can_write(tmp_path: Path) -> None:
 
 
 def test_pcnas_under_a_limit_keeps_to_it_and_drops_what_cannot(tmp_path: Path, tiny_space: MixopSpace) -> None:
-    sequence = SupernetSequence(small(tmp_path / "store", "pcnas", search={"reward": {"target": 30_000}}), tmp_path / "1")
+    oneshot = {"pcnas": {"pool_size": 2, "num_evaluations": 4, "warmup_epochs": 1, "interval_epochs": 1}}
+    sequence = SupernetSequence(small(tmp_path / "store", "pcnas", search={"reward": {"target": 16_000}}, oneshot=oneshot), tmp_path / "1")
     over = rounds_only(sequence)
     run = open_run(sequence.text)
     costs = operator_costs(run, read_data(sequence.data))
     assert costs is not None
-    assert costs.range[1] > 30_000, "the limit must bind"
-    assert [len(update) for update in over.pcnas.updates[:2]] == [len(tiny_space.decisions[0].choices), 2 * len(tiny_space.decisions[1].choices)]
-    assert all(costs(path.tokens) <= 30_000 for path in over.ranked(NUM_MIXOPS))
+    assert costs.range[1] > 16_000, "the limit must bind"
+    assert sorted(potential.tokens for potential in over.pcnas.updates[0]) == [(token,) for token in range(tiny_space.num_choices[0])]
+    assert all(costs(path.tokens) <= 16_000 for path in over.ranked(NUM_MIXOPS))
     rows = supernet_rows(run, over)
     assert {row.status for row in rows} == {"ok", "infeasible"}
     assert all(row.reason and row.accuracy is None for row in rows if row.status == "infeasible")
@@ -229,12 +231,14 @@ def test_the_pool_after_each_interval_is_a_file_of_the_run(tmp_path: Path) -> No
     over = rounds_only(sequence)
     files = supernet_files(open_run(sequence.text), over)
     assert sorted(files) == [f"pcnas/pool-{number:02d}.json" for number in range(NUM_MIXOPS)]
-    last = json.loads(files["pcnas/pool-05.json"])
+    last = json.loads(files[f"pcnas/pool-{NUM_MIXOPS - 1:02d}.json"])
     assert [tuple(kept["tokens"]) for kept in last["pool"]] == list(over.pcnas.pool)
     view = search_view(open_run(sequence.text), over)
     assert [metrics.round for metrics in view.rounds] == list(range(NUM_MIXOPS))
     assert view.rounds[-1].values["pcnas/best_potential"] == over.pcnas.updates[-1][0].value
     assert view.num_activated == 0
+    assert sum(row.epochs for row in view.rows) == over.num_epochs == NUM_MIXOPS
+    assert [row.id for row in view.rows if row.device_seconds > 0] == [f"{number:05d}-0000" for number in range(NUM_MIXOPS)]
 
 
 def test_betanas_logs_alpha_p_and_counts_of_every_step_over_rounds_and_kills(tmp_path: Path) -> None:
@@ -253,11 +257,11 @@ def test_betanas_logs_alpha_p_and_counts_of_every_step_over_rounds_and_kills(tmp
 
 
 def test_the_budget_of_a_run_is_the_target_of_betanas(tmp_path: Path) -> None:
-    config = small(tmp_path / "store", "betanas", search={"reward": {"target": 25_000}})
+    config = small(tmp_path / "store", "betanas", search={"reward": {"target": 20_000}})
     over = rounds_only(SupernetSequence(config, tmp_path / "1"))
     costs = operator_costs(open_run(config.text), read_data(tmp_path / "1" / "data"))
     assert costs is not None
-    assert abs(costs(over.betanas.results[-1]) / 25_000 - 1) <= 0.1
+    assert abs(costs(over.betanas.results[-1]) / 20_000 - 1) <= 0.1
 
 
 def test_the_evolution_spends_its_budget_and_its_best_comes_first(tmp_path: Path) -> None:
