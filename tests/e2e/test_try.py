@@ -48,7 +48,8 @@ def test_a_trial_goes_through_every_stage_and_all_commands_work_on_its_store(kfn
     assert "searched-1" in table
     assert json.loads(said("config", "schema"))["title"] == "RunConfig"
     compiled = [Path(line).name for line in said("compile", "--output", tmp_path / "ir").splitlines()]
-    assert compiled == ["search_rounds.yaml", "finish_search.yaml", "search_rounds_pooled.yaml", "sync_pool.yaml", "operator_table.yaml"]
+    rounds = ["search_rounds.yaml", "finish_search.yaml", "search_rounds_pooled.yaml"]
+    assert compiled == [*rounds, "sync_pool.yaml", "operator_table.yaml", "pcnas_search.yaml", "betanas_search.yaml", "oneshot_search.yaml"]
 
 
 def assert_self_contained(page: Path) -> None:

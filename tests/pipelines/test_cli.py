@@ -162,7 +162,9 @@ def test_compile_puts_the_image_on_every_pipeline(config, capsys):
     (config.parent / "cluster.yaml").write_text("secrets: [{name: kfnas-s3}]\ntrain: {cpu: 4, memory: 16Gi}\n")
     assert main(["compile", "--output", "out", "--image", "r.example/kfnas:1", "--environment", "cluster.yaml", "--rounds", "1"]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [path.name for path in paths] == ["search_rounds.yaml", "finish_search.yaml", "search_rounds_pooled.yaml", "sync_pool.yaml", "operator_table.yaml"]
+    rounds = ["search_rounds.yaml", "finish_search.yaml", "search_rounds_pooled.yaml"]
+    supernets = ["pcnas_search.yaml", "betanas_search.yaml", "oneshot_search.yaml"]
+    assert [path.name for path in paths] == [*rounds, "sync_pool.yaml", "operator_table.yaml", *supernets]
     for path in paths:
         text = path.read_text()
         assert text.count("image: r.example/kfnas:1") == text.count("image:")

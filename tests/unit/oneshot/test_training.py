@@ -27,7 +27,8 @@ from kfnas.oneshot.gates import SupernetGates
 from kfnas.oneshot.paths import Path, Sampler
 from kfnas.oneshot.pc_nas import PCNASConfig, PCNASState
 from kfnas.oneshot.ranks import OneRank
-from kfnas.oneshot.training import SupernetConfig, SupernetTraining, learning_rate, load_weights
+from kfnas.oneshot.recipe import SupernetConfig, learning_rate
+from kfnas.oneshot.training import SupernetTraining, load_weights
 from kfnas.space import mult_add_costs
 
 Images = Callable[..., tuple[Tensor, Tensor]]

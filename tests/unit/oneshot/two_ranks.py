@@ -14,7 +14,8 @@ from kfnas.oneshot.batches import TensorBatches
 from kfnas.oneshot.beta_nas import Draw
 from kfnas.oneshot.gates import SupernetGates
 from kfnas.oneshot.ranks import ProcessGroup, Ranks
-from kfnas.oneshot.training import SupernetConfig, SupernetTraining
+from kfnas.oneshot.recipe import SupernetConfig
+from kfnas.oneshot.training import SupernetTraining
 from kfnas.space import MixopSpace, NetworkArguments
 from kfnas.space.mixop_operators import Bottleneck, Identity
 from kfnas.space.mixop_skeletons import MixopSkeleton, Stage

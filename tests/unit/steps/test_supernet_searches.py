@@ -21,7 +21,7 @@ from kfnas.space.mixop_skeletons import MixopSkeleton, Stage
 from kfnas.steps import context
 from kfnas.steps.alternate import alternate
 from kfnas.steps.choose_finalists import choose_finalists
-from kfnas.steps.config import RunConfig, run_config
+from kfnas.steps.config import RunConfig, run_config, trial_of
 from kfnas.steps.context import open_run, read_data
 from kfnas.steps.decide_mixop import decide_mixop
 from kfnas.steps.evolve import evolve
@@ -401,3 +401,8 @@ def test_the_limit_is_the_target_less_the_margin() -> None:
     config = configured(algorithm="pcnas", oneshot={"margin": 0.25}, search={"reward": {"target": 4.0}})
     assert config.shared.pcnas_within(config.search.reward.target).limit == 3.0
     assert config.shared.betanas_towards(config.search.reward.target).latency_target == 4.0
+
+
+def test_a_trial_of_a_search_on_one_supernet_is_one_random_network_through_every_stage() -> None:
+    trial = trial_of(configured(algorithm="pcnas", oneshot={"margin": 0.1}, space={"name": "pcnas_s_28"}))
+    assert (trial.method, trial.oneshot, trial.space.name) == ("random", None, "pcnas_s_28")
