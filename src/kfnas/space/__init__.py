@@ -16,7 +16,7 @@ from kfnas.space.layers import (
     spec_json,
 )
 from kfnas.space.mixop import MixopLayers, MixopSpace, betanas, betanas_28, pcnas_l, pcnas_l_28, pcnas_s, pcnas_s_28
-from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs
+from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs, param_costs
 from kfnas.space.mixop_variants import with_activation, with_squeeze_excite
 from kfnas.space.mnas import mnas_small, mnas_space, mnas_tiny, mnas_v2, mnas_v3
 from kfnas.space.named import load_space
@@ -65,6 +65,7 @@ __all__ = [
     "mult_add_costs",
     "mult_adds",
     "num_params",
+    "param_costs",
     "part_of",
     "parts_of",
     "pcnas_l",

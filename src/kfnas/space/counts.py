@@ -30,7 +30,12 @@ def layer_mult_adds(layer: LayerSpec) -> int:
 def num_params(spec: NetworkSpec) -> int:
     """Trainable parameters: weights, biases, scales and shifts of batch normalisation."""
     linear = sum((layer.in_features + 1) * layer.out_features for layer in spec.classifier)
-    return linear + sum(_params(operation) for layer in spec.layers for operation in layer.operations)
+    return linear + sum(layer_params(layer) for layer in spec.layers)
+
+
+def layer_params(layer: LayerSpec) -> int:
+    """Trainable parameters of one layer."""
+    return sum(_params(operation) for operation in layer.operations)
 
 
 def _params(operation: OperationSpec) -> int:

@@ -9,8 +9,8 @@ paths of a supernet they are different ones, since weights belong to a layer and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from kfnas.errors import SpaceError
 from kfnas.space.layers import ConvSpec, LayerSpec, LinearSpec, NetworkArguments, NetworkSpec
@@ -20,6 +20,9 @@ from kfnas.space.mnas_network import make_divisible
 from kfnas.space.space import Choice, Decision, Space
 
 _DIVISOR = 8
+
+Change: TypeAlias = Callable[[NetworkSpec], NetworkSpec]
+"""Turns a network into another of as many layers, each of which depends on the layer in its place alone (`kfnas.space.mixop_variants`)."""
 
 
 class MixopLayers(NamedTuple):
@@ -48,6 +51,15 @@ class MixopLayers(NamedTuple):
         chosen = tuple(choices[token] for choices, token in zip(self.mixops, tokens, strict=True))
         return NetworkSpec(self.in_channels, self.resolution, (*self.before, *chosen, *self.after), self.classifier, self.dropout)
 
+    def changed(self, change: Change) -> MixopLayers:
+        """The layers of the networks that `change` makes of these."""
+        # So many networks that each operator of each mixed operator is in one.
+        networks = [change(self.path([min(token, len(choices) - 1) for choices in self.mixops])) for token in range(max(map(len, self.mixops)))]
+        start, stop = len(self.before), len(self.before) + len(self.mixops)
+        mixops = tuple(tuple(network.layers[start + index] for network in networks[: len(choices)]) for index, choices in enumerate(self.mixops))
+        first = networks[0]
+        return self._replace(before=first.layers[:start], mixops=mixops, after=first.layers[stop:], classifier=first.classifier, dropout=first.dropout)
+
 
 class MixopSpace(Space):
     """A space whose every layer chooses among operators.
@@ -57,13 +69,17 @@ class MixopSpace(Space):
         skeleton: where the layers stand.
         operators: in the order of the choices.
         reference: name of the operator that the hand-made architecture has everywhere.
+        change: what is done to every network; None: nothing.
 
     Raises:
         SpaceError: a layer that no operator fits, operators of one name, a name with a dot, or an unknown reference.
     """
 
-    def __init__(self, name: str, skeleton: MixopSkeleton, operators: Sequence[Operator], *, reference: str = "MBConv_6_3") -> None:
+    def __init__(
+        self, name: str, skeleton: MixopSkeleton, operators: Sequence[Operator], *, reference: str = "MBConv_6_3", change: Change | None = None
+    ) -> None:
         self.skeleton = skeleton
+        self._hand_made, self._change = reference, change
         self.operators = {operator.name: operator for operator in operators}
         if len(self.operators) < len(operators) or any("." in operator for operator in self.operators):
             raise SpaceError(f"operators {[operator.name for operator in operators]} need a name of their own each, without dots; rename them")
@@ -85,7 +101,14 @@ class MixopSpace(Space):
 
     def layers(self, arguments: NetworkArguments) -> MixopLayers:
         """Every layer of every operator; what a supernet and an operator table are made of."""
-        return self._built([[str(choice) for choice in decision.choices] for decision in self.decisions], arguments)
+        layers = self._built([[str(choice) for choice in decision.choices] for decision in self.decisions], arguments)
+        return layers if self._change is None else layers.changed(self._change)
+
+    def changed(self, change: Change) -> MixopSpace:
+        """The space of the same decisions whose networks are those that `change` makes of this one's: what is retrained, say. Its digest is the same."""
+        before = self._change
+        both = change if before is None else lambda spec: change(before(spec))
+        return MixopSpace(self.name, self.skeleton, tuple(self.operators.values()), reference=self._hand_made, change=both)
 
     def _built(self, choices: Sequence[Sequence[str]], arguments: NetworkArguments) -> MixopLayers:
         """Layers of some choices of each mixed operator."""
@@ -116,7 +139,8 @@ class MixopSpace(Space):
         return LayerSpec(f"blocks.{index}.0", operations, in_channels, out_channels, slot.stride, size, -(-size // slot.stride), skip, index)  # type: ignore[arg-type]
 
     def _network_of(self, choices: Mapping[str, Choice], arguments: NetworkArguments) -> NetworkSpec:
-        return self._built([[str(choices[decision.name])] for decision in self.decisions], arguments).path([0] * len(self.decisions))
+        spec = self._built([[str(choices[decision.name])] for decision in self.decisions], arguments).path([0] * len(self.decisions))
+        return spec if self._change is None else self._change(spec)
 
     def _identities_last(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
         """In each run of layers that keep one shape, the operators that do something first, in their order."""

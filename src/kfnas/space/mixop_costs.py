@@ -6,11 +6,12 @@ PC-NAS asks it which models are over the limit (its algorithm 1), BetaNAS takes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kfnas.errors import UserError
-from kfnas.space.counts import layer_mult_adds
+from kfnas.space.counts import layer_mult_adds, layer_params
+from kfnas.space.layers import LayerSpec
 from kfnas.space.mixop import MixopLayers
 
 
@@ -54,6 +55,14 @@ class OperatorCosts:
 
 def mult_add_costs(layers: MixopLayers) -> OperatorCosts:
     """Mult-adds of every operator; the sum is exactly `kfnas.space.mult_adds` of the network."""
-    linear = sum(layer.in_features * layer.out_features for layer in layers.classifier)
-    fixed = linear + sum(layer_mult_adds(layer) for layer in (*layers.before, *layers.after))
-    return OperatorCosts(fixed, tuple(tuple(float(layer_mult_adds(layer)) for layer in choices) for choices in layers.mixops))
+    return _counted(layers, layer_mult_adds, sum(layer.in_features * layer.out_features for layer in layers.classifier))
+
+
+def param_costs(layers: MixopLayers) -> OperatorCosts:
+    """Trainable parameters of every operator; the sum is exactly `kfnas.space.num_params` of the network."""
+    return _counted(layers, layer_params, sum((layer.in_features + 1) * layer.out_features for layer in layers.classifier))
+
+
+def _counted(layers: MixopLayers, count: Callable[[LayerSpec], int], linear: int) -> OperatorCosts:
+    fixed = linear + sum(count(layer) for layer in (*layers.before, *layers.after))
+    return OperatorCosts(fixed, tuple(tuple(float(count(layer)) for layer in choices) for choices in layers.mixops))

@@ -12,11 +12,13 @@ from kfnas.space import (
     LayerSpec,
     MixopSpace,
     NetworkArguments,
+    NetworkSpec,
     OperatorCosts,
     SqueezeExciteSpec,
     mult_add_costs,
     mult_adds,
     num_params,
+    param_costs,
     with_activation,
     with_squeeze_excite,
 )
@@ -156,6 +158,26 @@ def test_the_sum_of_operator_mult_adds_is_exactly_the_networks(make: Callable[[]
         for _ in range(5):
             architecture = space.random(rng)
             assert costs(architecture.tokens) == mult_adds(space.network(architecture, arguments))
+
+
+def test_a_changed_space_builds_and_costs_what_the_change_makes_of_its_networks() -> None:
+    def change(spec: NetworkSpec) -> NetworkSpec:
+        return with_squeeze_excite(with_activation(spec, "swish"), 0.25, place="operator", activation="swish")
+
+    space, rng = pcnas_l_28(), np.random.default_rng(3)
+    changed = space.changed(change)
+    assert (changed.digest, changed.reference) == (space.digest, space.reference)
+    layers = changed.layers(SMALL_ARGUMENTS)
+    for architecture in [space.random(rng) for _ in range(20)]:
+        expected = change(space.network(architecture, SMALL_ARGUMENTS))
+        assert changed.network(architecture, SMALL_ARGUMENTS) == expected
+        assert layers.path(architecture.tokens) == change(space.layers(SMALL_ARGUMENTS).path(architecture.tokens))
+        assert mult_add_costs(layers)(architecture.tokens) == mult_adds(expected)
+        assert param_costs(layers)(architecture.tokens) == num_params(expected)
+    twice = space.changed(lambda spec: with_squeeze_excite(spec, 0.5, place="operator")).changed(lambda spec: with_activation(spec, "h_swish"))
+    operations = twice.network(space.reference, SMALL_ARGUMENTS).layers[5].operations
+    assert {operation.activation for operation in operations} == {"h_swish", "none"}
+    assert operations[-1].name == "se"
 
 
 def test_the_mean_and_range_of_costs_are_those_over_all_paths() -> None:
