@@ -1,8 +1,9 @@
 """The pipelines of the searches on one supernet: `pcnas_search`, `betanas_search` and `oneshot_search`.
 
-Each is some rounds, unrolled as those of `search_rounds` are and for the same reasons, and is run again until the search has all its rounds; `finish_search`
-ends it. The shared weights are in the search's store: what goes from task to task is a pointer to the state. A training that a cluster evicts goes on from its
-last checkpoint when the pipeline runs again.
+Each takes what operators cost (a latency table, measured once on a machine that takes latencies, or a count), and then makes some rounds, unrolled as those
+of `search_rounds` are and for the same reasons. It is run again until the search has all its rounds; `finish_search` ends it. The shared weights
+are in the search's store: what goes from task to task is a pointer to the state. A training that a cluster evicts goes on from its last checkpoint when the
+pipeline runs again.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from kfnas_components.decide_mixop import decide_mixop
 from kfnas_components.evolve import evolve
 from kfnas_components.finish_round import finish_round
 from kfnas_components.init_search import init_search
+from kfnas_components.operator_costs import operator_costs
 from kfnas_components.plan_potentials import plan_potentials
 from kfnas_components.prepare_data import prepare_data
 from kfnas_components.release_search import release_search
@@ -59,8 +61,9 @@ def build_supernet_rounds(algorithm: str, num_rounds: int, parallelism: int = 2,
         data = place(prepare_data(config=config), "control").outputs["data"]
         claimed = init_search(config=config, run_id=run_id, job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, data=data)
         state = place(claimed, "control").outputs["state"]
+        last = place(operator_costs(config=config, data=data, state=state), "measure")
         for _ in range(num_rounds):
-            last = supernet_round(config=config, data=data, state=state)
+            last = supernet_round(config=config, data=data, state=state).after(last)
             state = last.output
         place(release_search(config=config, state=state), "control").after(last)
 

@@ -28,6 +28,7 @@ EXPECTED = {
     "init_search",
     "latency_table",
     "measure_latency",
+    "operator_costs",
     "plan_potentials",
     "prepare_data",
     "pull_pool",

@@ -29,7 +29,7 @@ def {name}(config, *arguments):
     call = "{name}(" + ", ".join(given) + ")"
     for path in arguments:
         if isinstance(path, Path) and not path.exists():
-            path.write_text("{{}}" if path.name == "metrics" else call + "." + path.name)
+            path.write_text("{{}}" if path.name in ("metrics", "costs") else call + "." + path.name)
     descriptor = os.open({calls!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, (call + "\\n").encode())
     os.close(descriptor)
@@ -114,6 +114,7 @@ def test_a_pooled_round_asks_the_pool_before_it_trains_and_gives_to_it_before_it
 def test_a_round_of_pcnas_trains_scores_each_shard_and_decides_with_what_was_trained(tmp_path, stand_ins):
     calls = run(compile_supernet_rounds(tmp_path / "p.yaml", "pcnas", 2), stand_ins, run_id="run-1")
     data, state, expected = opening("run-1")
+    expected.append(call("operator_costs", data, state))
     for _ in range(2):
         train = call("train_supernet", data, state)
         planned = call("plan_potentials", data, f"{train}.next_state")
@@ -123,6 +124,7 @@ def test_a_round_of_pcnas_trains_scores_each_shard_and_decides_with_what_was_tra
         expected += [train, planned, *shards, decide, call("finish_round", state)]
         assert calls.index(decide) > max(calls.index(shard) for shard in shards)
     expected.append(call("release_search", state))
+    assert calls[2] == expected[2]
     assert sorted(calls) == sorted(expected)
 
 
@@ -130,10 +132,12 @@ def test_a_round_of_pcnas_trains_scores_each_shard_and_decides_with_what_was_tra
 def test_rounds_without_shards_hand_on_the_state_from_step_to_step(tmp_path, stand_ins, algorithm, steps):
     calls = run(compile_supernet_rounds(tmp_path / "p.yaml", algorithm, 1), stand_ins, run_id="run-1")
     data, state, expected = opening("run-1")
+    expected.append(call("operator_costs", data, state))
     for step in steps:
         expected.append(call(step, data, state))
         state = f"{expected[-1]}.next_state"
     expected += [call("finish_round", state), call("release_search", state)]
+    assert calls[2] == expected[2]
     assert sorted(calls) == sorted(expected)
 
 

@@ -168,12 +168,15 @@ class BetaNAS:
         """The remaining path of the highest alpha in each block; ties go to the lower choice."""
         return tuple(np.where(self.remaining, self.alpha, -np.inf).argmax(axis=1).tolist())
 
-    def result(self) -> Path:
-        """The likeliest path; where a cost is wanted, the likeliest within the tolerance of it, if there is one."""
+    def result(self, factor: float = 1.0) -> Path:
+        """The likeliest path; where a cost is wanted, the likeliest within the tolerance of it, if there is one.
+
+        `factor` is how many times its predicted cost a network is known to cost.
+        """
         path = self.likeliest()
         if self._costs is None or self.config.latency_target is None:
             return path
-        low, high = self._band()
+        low, high = (end / factor for end in self._band())
         if low <= self._costs(path) <= high:
             return path
         return likeliest_within(self.probability, self._costs, low, high) or path

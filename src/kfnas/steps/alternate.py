@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kfnas.errors import UserError
-from kfnas.oneshot import BetaNAS, StepRecord, records_as_arrays
+from kfnas.errors import NotFound, UserError
+from kfnas.oneshot import BetaNAS, BetaNASConfig, StepRecord, records_as_arrays
 from kfnas.oneshot import alternate as alternations
 from kfnas.oneshot.packing import Packed, pack, unpack
 from kfnas.space.mixop_costs import OperatorCosts
 from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_pointer, write_json
-from kfnas.steps.operator_costs import operator_costs
+from kfnas.steps.operator_costs import require_costs
 from kfnas.steps.retrain import StoredCheckpoint
 from kfnas.steps.supernet_search import (
     TRAINED_KIND,
@@ -45,7 +45,8 @@ def alternate(config: str, data: Path, state: Path, next_state: Path) -> None:
 
     Raises:
         UserError: the training diverged.
-        ConfigError: there is a target, and nothing says what operators cost in its unit, or no path meets it.
+        NotFound: the costs of operators are not pinned.
+        ConfigError: no path meets the target.
         StaleFence: a later run has taken the search over.
     """
     run = open_run(config)
@@ -58,25 +59,23 @@ def alternate(config: str, data: Path, state: Path, next_state: Path) -> None:
         return
     record = run.searches.record(TRAINED_KIND, trained_key(pointer, search))
     if record is None:
-        record = _alternate(run, pointer, prepared, search, operator_costs(run, prepared))
+        record = _alternate(run, pointer, prepared, search)
     done = search.betanas
     betanas = Alternations(record["importance"], (*done.logged, record["logged"]), (*done.results, tuple(record["result"])))
     write_json(next_state, close_round(run, pointer, replace(search, weights=record["weights"], betanas=betanas), record["metrics"]))
 
 
-def _alternate(run: Run, pointer: Pointer, data: DataPointer, search: SupernetSearch, costs: OperatorCosts | None) -> dict[str, Any]:
+def _alternate(run: Run, pointer: Pointer, data: DataPointer, search: SupernetSearch) -> dict[str, Any]:
     from kfnas.steps.shared_weights import SharedWeights
     from kfnas.train.loop import cpu_threads
 
-    settings = run.config.shared.betanas_towards(run.config.search.reward.target)
+    settings = _settings(run)
     until = min(settings.num_steps, (search.round + 1) * run.config.shared.steps_per_round) * settings.importance_steps
     checkpoint = StoredCheckpoint(run, f"supernet-{pointer.digest}", pointer)
     weights, importance, logged = _begun(run, search, checkpoint.load())
     shared = SharedWeights(run, data)
     training, started = shared.training(weights), time.monotonic()
-    betanas = BetaNAS(mixop_space(run).num_choices, settings, costs=costs)
-    if importance is not None:
-        betanas.restore(importance)
+    betanas, costs = _betanas(run, importance), _costs(run)
     records: list[StepRecord] = []
     hold = Hold(run, pointer)
     with cpu_threads(run.config.shared.training.threads):
@@ -107,6 +106,33 @@ def _alternate(run: Run, pointer: Pointer, data: DataPointer, search: SupernetSe
     checkpoint.delete()
     logger.info("alternations: %d of %d, likeliest path %s", betanas.num_steps_done, betanas.num_importance_steps, record["result"])
     return run.searches.record(TRAINED_KIND, trained_key(pointer, search)) or record
+
+
+def importance_of(run: Run, search: SupernetSearch) -> BetaNAS:
+    """Alpha, p and the remaining paths as the last closed round left them.
+
+    Raises:
+        NotFound: no round is closed, or the costs of operators are not pinned.
+    """
+    if search.betanas.importance is None:
+        raise NotFound(f"search {run.config.name!r} has made no alternations yet; resume it")
+    return _betanas(run, run.searches.blob(search.betanas.importance))
+
+
+def _betanas(run: Run, importance: bytes | None) -> BetaNAS:
+    betanas = BetaNAS(mixop_space(run).num_choices, _settings(run), costs=_costs(run))
+    if importance is not None:
+        betanas.restore(importance)
+    return betanas
+
+
+def _settings(run: Run) -> BetaNASConfig:
+    return run.config.shared.betanas_towards(run.config.search.reward.target)
+
+
+def _costs(run: Run) -> OperatorCosts | None:
+    pinned = require_costs(run)
+    return None if pinned is None else pinned.costs
 
 
 def _begun(run: Run, search: SupernetSearch, checkpoint: bytes | None) -> tuple[bytes | None, bytes | None, Arrays]:

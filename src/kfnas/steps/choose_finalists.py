@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pandas as pd
 
 from kfnas.config import digest_of
 from kfnas.errors import BudgetError
+from kfnas.steps.alternate import importance_of
 from kfnas.steps.context import DataPointer, Run, architecture_text, open_run, read_data, read_pointer, write_json
 from kfnas.steps.costs import CostMeter, Costs
 from kfnas.steps.oneshot_config import RetrainedAs
+from kfnas.steps.operator_costs import require_costs
 from kfnas.steps.supernet_search import load_supernet
 from kfnas.storage import Pointer
 
@@ -62,37 +65,62 @@ def near_target(rows: pd.DataFrame, target: float | None, kind: str) -> pd.DataF
 
 def _choose(run: Run, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
     meter = CostMeter(run)
-    best = _best_paths(run, meter, pointer, data) if run.config.algorithm is not None else _best_children(run, meter, pointer, data)
+    choose = {None: _best_children, "betanas": _likeliest_path}.get(run.config.algorithm, _best_paths)
+    best = choose(run, meter, pointer, data)
     return [*best, *(_comparisons(run, meter, data) if run.config.comparisons else [])]
 
 
 def _best_paths(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
-    """The best whole models of a search on one supernet, each as the network that is trained from scratch; over the limit the next best is taken.
-
-    BetaNAS's target is no limit: its one result is taken, and the record says how far from the target it is.
-    """
+    """The best whole models of PC-NAS or the evolution, each as the network that is trained from scratch; over the limit the next best is taken."""
     target = run.config.search.reward.target
     found: dict[str, dict[str, Any]] = {}
     nearest: float | None = None
+    num_unmeasured = 0
     for path in load_supernet(run, pointer).ranked(len(run.space.num_choices)):
         tokens = list(run.space.canonical(run.space.architecture(path.tokens)).tokens)
         if architecture_text(run.space, tokens) in found:
             continue
-        finalist = _finalist(run, meter, data, f"searched-{len(found) + 1}", "searched", tokens, run.config.space.width, proxy_accuracy=path.accuracy)
-        if target is None or run.config.algorithm == "betanas" or (finalist["cost"] is not None and finalist["cost"] <= target):
+        finalist = _finalist(run, meter, data, f"searched-{len(found) + 1}", "searched", tokens, run.final_width, proxy_accuracy=path.accuracy)
+        if target is None or (finalist["cost"] is not None and finalist["cost"] <= target):
             found[finalist["architecture"]] = finalist
         elif finalist["cost"] is not None:
             logger.warning("%s has %.4g of %s, over the limit: the next best is taken", finalist["architecture"], finalist["cost"], run.config.cost)
             nearest = min(finalist["cost"], nearest or finalist["cost"])
+        else:
+            num_unmeasured += 1
         if len(found) == run.config.top_k:
             break
     if not found:
         said = f"; the cheapest has {nearest:.4g}" if nearest is not None else ""
+        said += f"; {num_unmeasured} could not be measured" if num_unmeasured else ""
         raise BudgetError(
             f"none of the search's models keeps to {run.config.cost} {target} as it is trained from scratch{said}: "
             "search under a tighter limit (oneshot.margin) in a search of another name, or raise the target"
         )
     return list(found.values())
+
+
+def _likeliest_path(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
+    """BetaNAS's one result. Its target is no limit, but is to be met within the tolerance: where a path costs so many times what was foretold, the likeliest
+    path is taken for which so many times what is foretold meets it. Of those that were measured the nearest to the target."""
+    betanas, pinned = importance_of(run, load_supernet(run, pointer)), require_costs(run)
+    target, factor = run.config.search.reward.target, 1.0
+    found: dict[str, dict[str, Any]] = {}
+    while len(found) < NUM_TRIES:
+        path = betanas.result(factor)
+        finalist = _finalist(run, meter, data, "searched-1", "searched", list(run.space.canonical(run.space.architecture(path)).tokens), run.final_width)
+        known = finalist["architecture"] in found
+        found[finalist["architecture"]] = finalist
+        if known or target is None or pinned is None or finalist["cost"] is None or _off(finalist) <= betanas.config.target_tolerance:
+            break
+        factor = finalist["cost"] / pinned.costs(path)
+        logger.warning("%s has %.4g of %s, %.1f %% off the target", finalist["architecture"], finalist["cost"], run.config.cost, 100 * _off(finalist))
+    return [min(found.values(), key=_off)]
+
+
+def _off(finalist: dict[str, Any]) -> float:
+    """|cost / T - 1|; infinite where the cost is not known."""
+    return math.inf if finalist["cost_over_target"] is None else abs(finalist["cost_over_target"] - 1)
 
 
 def _best_children(run: Run, meter: CostMeter, pointer: Pointer, data: DataPointer) -> list[dict[str, Any]]:
@@ -112,7 +140,7 @@ def _best_children(run: Run, meter: CostMeter, pointer: Pointer, data: DataPoint
 
 def _comparisons(run: Run, meter: CostMeter, data: DataPointer) -> list[dict[str, Any]]:
     """The space's own network scaled to the budget, and a random one within it."""
-    finalists, width = [], run.config.space.width
+    finalists, width = [], run.final_width
     if run.space.reference is not None:
         tokens = list(run.space.reference.tokens)
         finalists.append(_finalist(run, meter, data, "reference", "reference", tokens, _reference_width(run, meter, tokens, data)))
@@ -138,7 +166,7 @@ def _searched(run: Run, meter: CostMeter, data: DataPointer, best: pd.DataFrame)
     for _, row in best.iterrows():
         tokens = [int(token) for token in row["tokens"]]
         name = f"searched-{len(chosen) + 1}"
-        found = _finalist(run, meter, data, name, "searched", tokens, run.config.space.width, proxy_accuracy=float(row["accuracy"]))
+        found = _finalist(run, meter, data, name, "searched", tokens, run.final_width, proxy_accuracy=float(row["accuracy"]))
         if run.config.table is not None and not _keeps(found["cost"], reward.target, reward.kind):
             logger.info("%s was foretold %.4g ms and takes %s: passed over", found["architecture"], row["cost"], found["cost"])
             slower.append(found)
@@ -211,7 +239,7 @@ def _cost_columns(run: Run, costs: Costs) -> dict[str, Any]:
 def _reference_width(run: Run, meter: CostMeter, tokens: list[int], data: DataPointer) -> float:
     """The widest multiplier at which the hand-made network keeps to the budget, by bisection; the search's own width without a budget."""
     target = run.config.search.reward.target
-    own = run.config.space.width
+    own = run.final_width
     if target is None:
         return own
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfnas.config import Config, canonical_json, parse
 from kfnas.errors import NotFound, StaleFence
-from kfnas.space import Architecture, NetworkArguments, NetworkSpec, Space, load_space
-from kfnas.space.mixop_variants import with_activation, with_squeeze_excite
+from kfnas.space import Architecture, MixopSpace, NetworkArguments, NetworkSpec, Space, load_space
 from kfnas.steps.config import RunConfig, run_config, task_of
 from kfnas.storage import BlobStore, Pointer, SearchStore, open_store
 
@@ -70,18 +69,29 @@ class Run:
             num_outputs=inputs.num_outputs,
         )
 
+    @cached_property
+    def final_space(self) -> Space:
+        """The space as its networks are trained from scratch: as searched, but for what the configuration adds to them then."""
+        added = self.config.shared.retrained_as
+        return self.space.changed(added.change) if isinstance(self.space, MixopSpace) and added.changes_layers else self.space
+
+    @property
+    def final_width(self) -> float:
+        """Width multiplier of what is trained from scratch."""
+        return self.config.space.width * self.config.shared.retrained_as.width
+
+    def final_arguments(self, data: DataPointer) -> NetworkArguments:
+        """What the network builder is given for what is trained from scratch."""
+        return self.arguments(data, width=self.final_width)
+
     def network(self, tokens: tuple[int, ...] | list[int], data: DataPointer, *, width: float | None = None) -> NetworkSpec:
         """The network that an architecture stands for on this data set."""
         return self.space.network(self.space.architecture(tuple(tokens)), self.arguments(data, width=width))
 
     def final_network(self, tokens: tuple[int, ...] | list[int], data: DataPointer, *, width: float | None = None) -> NetworkSpec:
         """The network that is trained from scratch for an architecture: as searched, but for what the configuration adds to it then."""
-        spec, added = self.network(tokens, data, width=width), self.config.shared.retrained_as
-        if added.activation is not None:
-            spec = with_activation(spec, added.activation)
-        if added.squeeze_excite is not None:
-            spec = with_squeeze_excite(spec, added.squeeze_excite, place=added.place, activation=added.activation or "relu")
-        return spec
+        arguments = self.arguments(data, width=self.final_width if width is None else width)
+        return self.final_space.network(self.space.architecture(tuple(tokens)), arguments)
 
     def load_search(self, pointer: Pointer) -> Search:
         """The search as a snapshot holds it."""

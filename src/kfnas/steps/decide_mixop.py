@@ -12,6 +12,7 @@ from kfnas.errors import NotFound
 from kfnas.oneshot import Potential
 from kfnas.oneshot.pc_nas import update_pool
 from kfnas.steps.context import Run, open_run, read_json, read_pointer, write_json
+from kfnas.steps.operator_costs import limit_of, require_costs
 from kfnas.steps.score_potentials import POTENTIAL_KIND, SECONDS, potential_key
 from kfnas.steps.supernet_search import Tokens, close_round, load_supernet, mixop_space, total_rounds
 from kfnas.storage import Pointer
@@ -38,7 +39,7 @@ def decide_mixop(config: str, state: Path, plan: Path, next_state: Path) -> None
     recorded = [_recorded(run, scored_at, tuple(tokens)) for tokens in planned["candidates"]]
     device_seconds = sum(record.pop(SECONDS) for record in recorded)
     found = [Potential.from_json(record) for record in recorded]
-    settings = run.config.shared.pcnas_within(run.config.search.reward.target)
+    settings = run.config.shared.pcnas_within(limit_of(run, require_costs(run)))
     decided = update_pool(search.pcnas, found, mixop_space(run).num_choices, settings)
     values = [potential.value for potential in decided.updates[-1] if potential.value is not None]
     kept = values[: settings.pool_size]

@@ -11,7 +11,7 @@ from kfnas.oneshot import EvolutionState
 from kfnas.oneshot.evolution import Scored
 from kfnas.oneshot.evolution import run as evolve_on
 from kfnas.steps.context import Run, open_run, read_data, read_pointer, write_json
-from kfnas.steps.operator_costs import operator_costs
+from kfnas.steps.operator_costs import limit_of, require_costs
 from kfnas.steps.supernet_search import close_round, load_supernet, mixop_space, total_rounds
 from kfnas.storage import Pointer
 
@@ -25,7 +25,7 @@ def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
     Each model is recorded as it is scored, so a step that is run again goes on with the next one.
 
     Raises:
-        ConfigError: there is a budget, and nothing says what operators cost in its unit.
+        NotFound: the costs of operators are not pinned.
         BudgetError: no random model is within it.
         StaleFence: a later run has taken the search over.
     """
@@ -38,8 +38,9 @@ def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
         write_json(next_state, pointer)
         return
     space = mixop_space(run)
-    settings = run.config.shared.evolution_within(run.config.search.reward.target, space)
-    costs = operator_costs(run, prepared)
+    pinned = require_costs(run)
+    settings = run.config.shared.evolution_within(limit_of(run, pinned), space)
+    costs = None if pinned is None else pinned.costs
     found = _recorded(run, pointer, settings.num_models)
     if len(found.models) < settings.num_models:
         from kfnas.steps.shared_weights import SharedWeights

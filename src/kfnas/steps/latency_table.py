@@ -14,6 +14,7 @@ from typing import Any
 from kfnas.config import parse
 from kfnas.errors import NotFound
 from kfnas.measure import Device, OperatorTable, ReplayDevice, TableConfig, TablePlan, TableQuestion, Taken, next_of, plan_table, table_of_rounds, take
+from kfnas.space import NetworkArguments, Space
 from kfnas.steps.context import DataPointer, Run, open_run, read_data, write_json
 from kfnas.steps.costs import open_device
 from kfnas.steps.prepare_data import prepare
@@ -34,7 +35,8 @@ def latency_table(config: str, data: Path, table: Path) -> None:
         NotFound: latencies are replayed, and the store has no table of the device that they were taken on.
     """
     run = open_run(config)
-    taken = take_table(run, read_data(data))
+    prepared = read_data(data)
+    taken = take_table(run, prepared, space=run.final_space, arguments=run.final_arguments(prepared))
     write_json(table, {"key": taken.question.key, "metrics": metrics_of(taken), "table": taken.model_dump(mode="json")})
 
 
@@ -50,15 +52,26 @@ def table_of_config(config: str, tell: Callable[[str], None] | None = None) -> O
     """
     run = open_run(config)
     known = run.searches.record("data", "pointer")
-    return take_table(run, prepare(run) if known is None else parse(DataPointer, known, source="data"), tell=tell)
+    data = prepare(run) if known is None else parse(DataPointer, known, source="data")
+    return take_table(run, data, space=run.final_space, arguments=run.final_arguments(data), tell=tell)
 
 
-def take_table(run: Run, data: DataPointer, *, alive: Callable[[], None] | None = None, tell: Callable[[str], None] | None = None) -> OperatorTable:
+def take_table(
+    run: Run,
+    data: DataPointer,
+    *,
+    space: Space | None = None,
+    arguments: NetworkArguments | None = None,
+    alive: Callable[[], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> OperatorTable:
     """The table from the store; one that is not there is measured first.
 
     Args:
         run: the run.
         data: its prepared data, which resolution, channels and outputs come from.
+        space: whose networks the table foretells; None: the run's, as searched.
+        arguments: of these networks; None: those of the search.
         alive: called after every record, to say that the run lives.
         tell: is given a line of progress after every record.
 
@@ -66,8 +79,8 @@ def take_table(run: Run, data: DataPointer, *, alive: Callable[[], None] | None 
         As `latency_table`.
     """
     device, settings = open_device(run), run.config.table or TableConfig()
-    arguments = run.arguments(data)
-    question = TableQuestion.of(run.space, arguments, device.fingerprint(), run.config.latency, settings)
+    space, arguments = space or run.space, arguments or run.arguments(data)
+    question = TableQuestion.of(space, arguments, device.fingerprint(), run.config.latency, settings)
     known = run.searches.record(TABLES, question.key)
     if known is None:
         if isinstance(device, ReplayDevice):
@@ -75,7 +88,7 @@ def take_table(run: Run, data: DataPointer, *, alive: Callable[[], None] | None 
                 f"{run.store.uri} has no table of operators for space {run.space.name}, width {arguments.width:g}, {arguments.resolution} pixels on "
                 f"{question.device}, and device.replay measures nothing; run `kfnas table` on that device with this store, or leave `table` out"
             )
-        plan = plan_table(run.space, arguments, settings, run.config.latency.batch)
+        plan = plan_table(space, arguments, settings, run.config.latency.batch)
         _measure(run, device, plan, question, lambda line: _told(line, alive, tell))
         made = table_of_rounds(question, plan, [taken_in(run, question, number) for number in range(settings.rounds)])
         run.searches.put_record(TABLES, question.key, made.model_dump(mode="json"))

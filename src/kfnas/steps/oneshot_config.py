@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from kfnas.config import Config
 from kfnas.oneshot import BetaNASConfig, EvolutionConfig, PCNASConfig, SupernetConfig, pc_nas_evaluations
 from kfnas.space import Space
-from kfnas.space.layers import Activation
+from kfnas.space.layers import Activation, NetworkSpec
+from kfnas.space.mixop_variants import with_activation, with_squeeze_excite
 
 Algorithm = Literal["fnas", "mnas", "pcnas", "betanas", "oneshot", "random", "evolution", "local_search"]
 OneShotAlgorithm = Literal["pcnas", "betanas", "oneshot"]
@@ -46,11 +47,28 @@ class SharedValidationConfig(Config):
 
 
 class RetrainedAs(Config):
-    """What is done to every network before it is trained from scratch, and therefore to those that it is compared with."""
+    """What is done to every network before it is trained from scratch, and therefore to those that it is compared with.
 
+    The budget is of what comes of it: searches go by the costs of operators that are changed alike.
+    """
+
+    width: float = Field(1.0, gt=0, le=16, description="width multiplier, on top of space.width")
     squeeze_excite: float | None = Field(None, gt=0, le=1, description="ratio of squeeze-excite in each decided layer; none: none is added")
     place: Literal["operator", "spatial"] = Field("operator", description="where: behind each operator (PC-NAS), or behind its spatial convolution (BetaNAS)")
     activation: Activation | None = Field(None, description="in place of every activation, such as swish; none: as searched")
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether layers become others, width aside."""
+        return self.squeeze_excite is not None or self.activation is not None
+
+    def change(self, spec: NetworkSpec) -> NetworkSpec:
+        """The network with what is added, width aside."""
+        if self.activation is not None:
+            spec = with_activation(spec, self.activation)
+        if self.squeeze_excite is not None:
+            spec = with_squeeze_excite(spec, self.squeeze_excite, place=self.place, activation=self.activation or "relu")
+        return spec
 
 
 class OneShotConfig(Config):
@@ -58,7 +76,12 @@ class OneShotConfig(Config):
 
     training: SharedTrainingConfig = Field(default_factory=SharedTrainingConfig)
     validation: SharedValidationConfig = Field(default_factory=SharedValidationConfig)
-    margin: float = Field(0.0, ge=0, lt=1, description="share by which the limit is tightened while searching: the 95 % error of predicted costs")
+    margin: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share by which the limit is tightened while searching; none: by the table's 95% error, or not where costs are counted",
+    )
     pcnas: PCNASConfig = Field(default_factory=PCNASConfig)
     epochs: int = Field(100, ge=1, description="oneshot: epochs of uniformly drawn paths before the evolution")
     evolution: EvolutionConfig | None = Field(None, description="oneshot: budget and population; none: as many validation mini-batches as `pcnas` would see")
@@ -88,18 +111,15 @@ class OneShotConfig(Config):
             value["training"].pop(name)
         return value
 
-    def pcnas_within(self, target: float | None) -> PCNASConfig:
-        """PC-NAS's own configuration under the run's budget."""
-        return self.pcnas.model_copy(update={"limit": self._tightened(target)})
+    def pcnas_within(self, limit: float | None) -> PCNASConfig:
+        """PC-NAS's own configuration under the run's budget, tightened."""
+        return self.pcnas.model_copy(update={"limit": limit})
 
-    def evolution_within(self, target: float | None, space: Space) -> EvolutionConfig:
-        """The evolution's own configuration under the run's budget."""
+    def evolution_within(self, limit: float | None, space: Space) -> EvolutionConfig:
+        """The evolution's own configuration under the run's budget, tightened."""
         chosen = self.evolution or EvolutionConfig(num_evaluations=pc_nas_evaluations(self.pcnas, space.num_choices))
-        return chosen.model_copy(update={"limit": self._tightened(target)})
+        return chosen.model_copy(update={"limit": limit})
 
     def betanas_towards(self, target: float | None) -> BetaNASConfig:
         """BetaNAS's own configuration with the run's budget as its target, which is no limit and so is not tightened."""
         return self.betanas.model_copy(update={"latency_target": target})
-
-    def _tightened(self, target: float | None) -> float | None:
-        return None if target is None else target * (1 - self.margin)

@@ -1,46 +1,158 @@
-"""What each operator of a mixed-operator space costs, in the unit of the run's budget: what the searches on one supernet are limited by.
+"""Step: what each operator of a mixed-operator space costs, in the unit of the run's budget: what the searches on one supernet are limited by.
 
-The costs are pinned by the first step that asks: all shards of all rounds, and a run that goes on another day, see the same.
+Costs are those of the networks that are trained from scratch in the end, with all that the configuration adds to them, since these have to keep to the budget.
+Mult-adds and parameters are counted and add up exactly; latencies come from a table of operators, and what a network takes may be more than the table
+foretells. So the limit is tightened beforehand by the table's 95% error (`margin`). Costs and margin are pinned: all rounds, all shards, and a run that
+goes on another day, see the same.
 """
 
 from __future__ import annotations
 
-from kfnas.errors import ConfigError
-from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs
-from kfnas.steps.context import DataPointer, Run
-from kfnas.steps.supernet_search import mixop_space
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import Field
+
+from kfnas.config import Config, parse
+from kfnas.errors import ConfigError, NotFound
+from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs, param_costs
+from kfnas.steps.context import DataPointer, Run, open_run, read_data, read_pointer, write_json
+from kfnas.steps.latency_table import metrics_of, take_table
+from kfnas.steps.supernet_search import final_mixop_space
 
 KIND = "operator_costs"
 KEY = "pinned"
+MIN_HELD_OUT = 19
+"""Networks that a 95% error needs at least."""
 
 
-def operator_costs(run: Run, data: DataPointer) -> OperatorCosts | None:
-    """The costs that this search goes by, pinned; None where it has no budget and its cost does not add up over operators.
+class PinnedCosts(Config):
+    """What a search on one supernet goes by.
+
+    Attributes:
+        fixed: cost of what is not decided.
+        entries: cost of each choice of each mixed operator.
+        unit: of both, `mult_adds | params | latency_ms`.
+        margin: share by which a limit is tightened.
+        table: key of the operator table, where the costs come from one.
+        metrics: how good that table is.
+    """
+
+    fixed: float
+    entries: tuple[tuple[float, ...], ...]
+    unit: str
+    margin: float = Field(ge=0, lt=1)
+    table: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def costs(self) -> OperatorCosts:
+        """The costs as the searches take them."""
+        return OperatorCosts(self.fixed, self.entries)
+
+
+def operator_costs(config: str, data: Path, state: Path, costs: Path) -> None:
+    """Pin the costs that this search goes by and write them to `costs`; a latency table that is not in the store yet is taken here.
+
+    Where the run has no budget and its cost adds up over no operators, nothing is pinned, and `costs` says so.
 
     Raises:
         ConfigError: there is a budget, and nothing says what operators cost in its unit.
+        MeasurementError: too much of the table could not be measured.
+        StaleFence: a later run has taken the search over.
     """
-    if pinned_costs(run) is None:
+    run = open_run(config)
+    pointer = read_pointer(state)
+    run.require_current(pointer)
+    run.renew(pointer)
+    pinned = pin_costs(run, read_data(data), alive=lambda: run.renew(pointer))
+    if pinned is None:
+        write_json(costs, {"unit": None})
+        return
+    lowest, highest = pinned.costs.range
+    metrics = {"lowest": lowest, "highest": highest, "mean": pinned.costs.mean, "margin": pinned.margin, **pinned.metrics}
+    write_json(costs, {**pinned.model_dump(mode="json"), "metrics": metrics})
+
+
+def pin_costs(run: Run, data: DataPointer, *, alive: Callable[[], None] | None = None) -> PinnedCosts | None:
+    """The costs that this search goes by; None where it has no budget and its cost does not add up over operators.
+
+    Args:
+        run: of an algorithm on one supernet.
+        data: prepared.
+        alive: called now and then while a table is measured.
+
+    Raises:
+        ConfigError, MeasurementError: as `operator_costs`.
+    """
+    if run.searches.record(KIND, KEY) is None:
         check_costs(run)
-        found = mult_add_costs(mixop_space(run).layers(run.arguments(data))) if run.config.cost == "mult_adds" else None
-        run.searches.put_record(KIND, KEY, {"fixed": found.fixed, "entries": [list(row) for row in found.entries]} if found is not None else {})
+        found = _costs(run, data, alive)
+        run.searches.put_record(KIND, KEY, {} if found is None else found.model_dump(mode="json"))
     return pinned_costs(run)
 
 
-def pinned_costs(run: Run) -> OperatorCosts | None:
+def pinned_costs(run: Run) -> PinnedCosts | None:
     """What was pinned; None where nothing was, yet or for want of a cost that adds up."""
     record = run.searches.record(KIND, KEY)
-    return OperatorCosts(record["fixed"], tuple(tuple(row) for row in record["entries"])) if record else None
+    return parse(PinnedCosts, record, source="operator costs") if record else None
+
+
+def require_costs(run: Run) -> PinnedCosts | None:
+    """What was pinned, for a step that is to go by it; None only where there is nothing to go by.
+
+    Raises:
+        NotFound: the step that pins it has not run.
+    """
+    if run.searches.record(KIND, KEY) is None:
+        raise NotFound(f"search {run.config.name!r} has no costs of operators yet; run the step operator_costs before its rounds, on what takes latencies")
+    return pinned_costs(run)
+
+
+def limit_of(run: Run, pinned: PinnedCosts | None) -> float | None:
+    """What predicted costs are held to, so that measured ones keep to the run's budget; None without one."""
+    target = run.config.search.reward.target
+    return None if target is None or pinned is None else target * (1 - pinned.margin)
 
 
 def check_costs(run: Run) -> None:
-    """Refuse a budget in a unit that operators have no costs in.
+    """Refuse a budget in a unit that operators have no costs in, and a table whose error will not be known.
 
     Raises:
-        ConfigError: names the unit.
+        ConfigError: names the unit, or the field.
     """
-    if run.config.cost != "mult_adds" and run.config.search.reward.target is not None:
+    config = run.config
+    if config.cost != "latency_ms" or config.search.reward.target is None:
+        return
+    if config.table is None:
         raise ConfigError(
-            f"cost: nothing says what single operators cost in {run.config.cost}, and {run.config.method} keeps to search.reward.target by their sum; "
-            "set cost: mult_adds"
+            f"cost: nothing says what single operators take, and {config.method} keeps to search.reward.target by their sum; "
+            "add `table: {}`, which measures them once, or set cost: mult_adds"
         )
+    if config.shared.margin is None and config.table.held_out < MIN_HELD_OUT:
+        raise ConfigError(
+            f"table.held_out: the limit is tightened by the table's 95% error, which {config.table.held_out} networks do not show; "
+            f"set it to {MIN_HELD_OUT} or more, or oneshot.margin to the share to tighten by"
+        )
+
+
+def _costs(run: Run, data: DataPointer, alive: Callable[[], None] | None) -> PinnedCosts | None:
+    config, space, arguments = run.config, final_mixop_space(run), run.final_arguments(data)
+    given = config.shared.margin
+    if config.cost != "latency_ms":
+        count = mult_add_costs if config.cost == "mult_adds" else param_costs
+        counted = count(space.layers(arguments))
+        return PinnedCosts(fixed=counted.fixed, entries=counted.entries, unit=config.cost, margin=given or 0.0)
+    if config.table is None:
+        return None
+    table = take_table(run, data, space=space, arguments=arguments, alive=alive)
+    costs = table.costs(space.layers(arguments))
+    margin = 0.0 if config.search.reward.target is None else 1 - table.tightened(1.0)
+    return PinnedCosts(
+        fixed=costs.fixed,
+        entries=costs.entries,
+        unit=config.cost,
+        margin=margin if given is None else given,
+        table=table.question.key,
+        metrics=metrics_of(table),
+    )

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from kfnas.oneshot.pc_nas import candidates
-from kfnas.steps.context import open_run, read_data, read_pointer, write_json
-from kfnas.steps.operator_costs import operator_costs
+from kfnas.steps.context import open_run, read_pointer, write_json
+from kfnas.steps.operator_costs import require_costs
 from kfnas.steps.supernet_search import load_supernet, mixop_space, total_rounds
 
 logger = logging.getLogger(__name__)
@@ -18,14 +18,14 @@ def plan_potentials(config: str, data: Path, state: Path, plan: Path) -> list[st
     """Write the candidates of the next mixed operator to `plan`; return one JSON text a shard, and never none: a search that is over has one without work.
 
     Raises:
-        ConfigError: there is a budget, and nothing says what operators cost in its unit.
+        NotFound: the costs of operators are not pinned.
         StaleFence: a later run has taken the search over.
     """
     run = open_run(config)
     pointer = read_pointer(state)
     run.require_current(pointer)
     run.renew(pointer)
-    operator_costs(run, read_data(data))
+    require_costs(run)
     search = load_supernet(run, pointer)
     over = search.round >= total_rounds(run)
     partials = [] if over else [list(partial) for partial in candidates(search.pcnas, mixop_space(run).num_choices)]

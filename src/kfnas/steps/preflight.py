@@ -34,7 +34,7 @@ def preflight(run: Run) -> None:
     if config.tracking.enabled and tracking:
         check_address(tracking)
     task, settings = task_of(config)
-    space = run.space
+    space = run.final_space
     open_device(run)
     if config.pool is not None:
         check_pool(run, config.proxy.steps)
@@ -49,7 +49,7 @@ def preflight(run: Run) -> None:
         raise DataError(f"task: {error}") from None
     if inputs is None:
         return
-    arguments = NetworkArguments(width=config.space.width, resolution=inputs.resolution, in_channels=inputs.in_channels, num_outputs=inputs.num_outputs)
+    arguments = NetworkArguments(width=run.final_width, resolution=inputs.resolution, in_channels=inputs.in_channels, num_outputs=inputs.num_outputs)
 
     def build(architecture: Architecture) -> NetworkSpec:
         return space.network(architecture, arguments)

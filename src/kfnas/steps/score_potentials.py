@@ -10,7 +10,7 @@ from pathlib import Path
 from kfnas.config import parse
 from kfnas.oneshot.pc_nas import potential
 from kfnas.steps.context import open_run, read_data, read_json, write_json
-from kfnas.steps.operator_costs import pinned_costs
+from kfnas.steps.operator_costs import limit_of, require_costs
 from kfnas.steps.supernet_search import Tokens, mixop_space
 from kfnas.storage import Pointer
 
@@ -40,8 +40,8 @@ def score_potentials(config: str, data: Path, plan: Path, shard: str, results: P
         from kfnas.steps.shared_weights import SharedWeights
         from kfnas.train.loop import cpu_threads
 
-        costs, num_choices = pinned_costs(run), mixop_space(run).num_choices
-        settings = run.config.shared.pcnas_within(run.config.search.reward.target)
+        pinned, num_choices = require_costs(run), mixop_space(run).num_choices
+        settings, costs = run.config.shared.pcnas_within(limit_of(run, pinned)), None if pinned is None else pinned.costs
         evaluator = SharedWeights(run, read_data(data)).evaluator(run.searches.blob(planned["weights"]))
         with cpu_threads(run.config.shared.training.threads):
             for partial in missing:

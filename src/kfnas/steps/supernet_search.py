@@ -157,6 +157,18 @@ def mixop_space(run: Run) -> MixopSpace:
     return space
 
 
+def final_mixop_space(run: Run) -> MixopSpace:
+    """The run's space, with what its configuration adds to networks before they are trained from scratch.
+
+    Raises:
+        SpaceError: it has no mixed operators.
+    """
+    mixop_space(run)
+    space = run.final_space
+    assert isinstance(space, MixopSpace)
+    return space
+
+
 def total_rounds(run: Run) -> int:
     """Rounds that a search has until its finalists are chosen."""
     if run.config.algorithm is None:

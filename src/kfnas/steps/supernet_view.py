@@ -32,7 +32,7 @@ def supernet_rows(run: Run, search: SupernetSearch) -> tuple[SearchRow, ...]:
 
 
 def _scored(run: Run, search: SupernetSearch) -> Iterable[SearchRow]:
-    costs, num_mixops = pinned_costs(run), len(run.space.num_choices)
+    costs, num_mixops = _costs(run), len(run.space.num_choices)
     if search.algorithm == "pcnas":
         return tuple(
             _row(run, costs, number, index, potential.tokens, potential.value, potential.reason, whole=len(potential.tokens) == num_mixops)
@@ -43,6 +43,11 @@ def _scored(run: Run, search: SupernetSearch) -> Iterable[SearchRow]:
         models = search.evolution.models if search.round else ()
         return tuple(_row(run, costs, 0, index, model.path, model.accuracy) for index, model in enumerate(models))
     return tuple(_row(run, costs, number, 0, path, None) for number, path in enumerate(search.betanas.results))
+
+
+def _costs(run: Run) -> OperatorCosts | None:
+    pinned = pinned_costs(run)
+    return None if pinned is None else pinned.costs
 
 
 def supernet_rounds(run: Run, search: SupernetSearch) -> tuple[RoundMetrics, ...]:
@@ -62,7 +67,7 @@ def _effort(record: dict[str, Any], *, first: bool) -> dict[str, Any]:
 
 def supernet_front(run: Run, search: SupernetSearch) -> list[RankedPath]:
     """Whole models that no other one beats in both accuracy and cost, best accuracy first; nothing where cost or accuracy is not known."""
-    costs = pinned_costs(run)
+    costs = _costs(run)
     front: list[RankedPath] = []
     for path in search.ranked(len(run.space.num_choices)) if costs is not None else ():
         if path.accuracy is not None and costs is not None and (not front or costs(path.tokens) < costs(front[-1].tokens)):

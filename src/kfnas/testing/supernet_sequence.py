@@ -15,6 +15,7 @@ from kfnas.steps.config import RunConfig
 from kfnas.steps.decide_mixop import decide_mixop
 from kfnas.steps.evolve import evolve
 from kfnas.steps.finish_round import finish_round
+from kfnas.steps.operator_costs import operator_costs
 from kfnas.steps.plan_potentials import plan_potentials
 from kfnas.steps.score_potentials import score_potentials
 from kfnas.steps.status import progress, release_lease
@@ -48,6 +49,11 @@ class SupernetSequence(StepSequence):
             self.round()
         self.finish()
         release_lease(self.text, self.owner.run_id)
+
+    def begin(self) -> None:
+        """Data, claim, and the costs of operators."""
+        super().begin()
+        operator_costs(self.text, self.data, self.state, self.folder / "costs")
 
     def round(self) -> None:
         """One round of the run's algorithm."""
