@@ -71,6 +71,25 @@ class PoolUse:
 
 
 @dataclass(frozen=True)
+class PathTrace:
+    """One choice block of a search by gradient, along its steps: BetaNAS's figure 5.
+
+    Attributes:
+        block: its name.
+        choices: names of its paths, K of them.
+        steps: numbers of the importance steps shown, S of them.
+        alpha: [S][K] importance; None once a path is dropped.
+        counts: [S][K] training steps on each path so far.
+    """
+
+    block: str
+    choices: Sequence[str]
+    steps: Sequence[int]
+    alpha: Sequence[Sequence[float | None]]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
 class Drawing:
     """An architecture to draw: `choices` as `Space.choices_of` gives them, by `block/decision`."""
 
@@ -111,6 +130,7 @@ class ReportData:
     `metric` is what the finalists' `top1` is; where less of it is better, the samples' accuracy is 1 / (1 + metric).
     `cost` is `latency_ms | mult_adds | params` and `target` its budget. `rounds` is how many are planned. `device` says how latency was taken.
     `pool` has an entry for each round that used a pool, and `min_match` is the share of matched blocks from which on children start from it.
+    `trace` is of a search by gradient.
     """
 
     name: str
@@ -130,6 +150,7 @@ class ReportData:
     best: Sequence[Drawing] = ()
     pool: Sequence[PoolUse] = ()
     min_match: float | None = None
+    trace: PathTrace | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     config_digest: str = ""
     code_version: str = ""

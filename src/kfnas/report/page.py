@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kfnas.report import drawing, figures, module_plots, plots
+from kfnas.report import drawing, figures, module_plots, plots, supernet_plots
 from kfnas.report.canvas import Draw, svg
 from kfnas.report.data import METRIC_NAMES, Drawing, Finalist, ReportData, Sample
 
@@ -68,6 +68,7 @@ def render_report(data: ReportData) -> str:
         num_rounds=len({sample.round for sample in data.samples}),
         has_ratio=bool(data.target),
         **_module_plots(data),
+        **_supernet_plots(data),
     )
 
 
@@ -88,6 +89,16 @@ def _module_plots(data: ReportData) -> dict[str, Any]:
         "num_trusted": sum(sample.source == "trusted" for sample in data.samples),
         "num_exploited": sum(sample.source == "exploited" for sample in data.samples),
         "warm_since": module_plots.warm_since(data.pool),
+    }
+
+
+def _supernet_plots(data: ReportData) -> dict[str, Any]:
+    """What the page says of a search on one supernet; None stands for a part that the search did without."""
+    has_trace = supernet_plots.has_trace(data)
+    return {
+        "importance_plot": _plot(supernet_plots.draw_importance, data, "importance") if has_trace else None,
+        "training_plot": _plot(supernet_plots.draw_training, data, "training") if has_trace else None,
+        "on_supernet": any(map(supernet_plots.is_shared, data.samples)),
     }
 
 
@@ -165,7 +176,9 @@ def _gain(winner: Finalist, other: Finalist) -> str:
 def _interim(data: ReportData) -> str:
     best = _best_samples(data.samples)[:1]
     if not best:
-        return "No child has been trained yet."
+        return (
+            "Nothing has been trained from scratch yet." if data.trace or any(map(supernet_plots.is_shared, data.samples)) else "No child has been trained yet."
+        )
     measure = _measure(data) if data.higher_is_better else f"{data.quality} = "
     shown = f"The best child so far reaches {measure}{figures.percent(best[0].accuracy)} on the proxy task"
     return shown + (f" at {figures.cost_phrase(best[0].cost, data.cost)}." if best[0].cost is not None else ".")

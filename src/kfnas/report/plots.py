@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from kfnas.report import module_plots
+from kfnas.report import module_plots, supernet_plots
 from kfnas.report.canvas import BAD, BEST, BUDGET, DOT, FRONT, MEAN, TRUSTED, legend, png, scatter, zoom
 from kfnas.report.data import ReportData, Sample
 from kfnas.report.figures import cost_name, cost_text, known, millions
@@ -22,6 +22,8 @@ def plot_files(data: ReportData) -> dict[str, bytes]:
         "plots/calibration.png": (module_plots.has_critic, module_plots.draw_calibration),
         "plots/critic_error.png": (module_plots.has_critic, module_plots.draw_critic_error),
         "plots/pool.png": (module_plots.has_pool, module_plots.draw_pool),
+        "plots/importance.png": (supernet_plots.has_trace, supernet_plots.draw_importance),
+        "plots/training.png": (supernet_plots.has_trace, supernet_plots.draw_training),
     }
     return {path: png(draw, data) for path, (has, draw) in drawn.items() if has(data)}
 
@@ -42,14 +44,17 @@ def draw_rewards(axes: Axes, data: ReportData) -> None:
     good = [(number, sample.reward) for number, sample in points if sample.activated and sample.status == "ok"]
     trusted = [(number, sample.reward) for number, sample in points if sample.source == "trusted" and sample.status == "ok"]
     seen = [(number, sample.reward) for number, sample in points if not sample.activated and sample.source != "trusted" and sample.status == "ok"]
+    shared = [(number, value) for number, value in seen if supernet_plots.is_shared(data.samples[number - 1])]
+    seen = [(number, value) for number, value in seen if not supernet_plots.is_shared(data.samples[number - 1])]
     bad = [(number, sample.reward) for number, sample in points if sample.status != "ok"]
     scatter(axes, good, label="trained", color=DOT, s=16, linewidths=0)
+    scatter(axes, shared, label="scored with shared weights", color=DOT, s=16, linewidths=0)
     scatter(axes, seen, label="known before", facecolors="none", edgecolors=DOT, s=14, linewidths=0.8)
     scatter(axes, trusted, label="trusted", color=TRUSTED, marker="+", s=18, linewidths=0.9)
     scatter(axes, bad, label="over budget, failed or unmeasured", color=BAD, marker="x", s=14, linewidths=0.9, alpha=0.7)
     means = _round_means(points)
     axes.plot(*zip(*means, strict=True), color=MEAN, linewidth=1.6, label="mean of the round", marker="o", markersize=3 if len(means) < 60 else 0)
-    best = _running_best(good)
+    best = _running_best(good or shared)
     if best:
         best.append((len(data.samples), best[-1][1]))
         axes.step(*zip(*best, strict=True), where="post", color=BEST, linewidth=1.8, label="best so far")
@@ -57,7 +62,7 @@ def draw_rewards(axes: Axes, data: ReportData) -> None:
     axes.set_ylabel("reward")
     axes.set_xlim(0, len(data.samples) + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    zoom(axes, [value for _, value in good + seen + trusted])
+    zoom(axes, [value for _, value in good + shared + seen + trusted])
     legend(axes)
 
 
@@ -65,7 +70,8 @@ def draw_pareto(axes: Axes, data: ReportData) -> None:
     """Accuracy against cost on the proxy task, the front, the budget, and the finalists."""
     shown = [sample for sample in data.samples if known(sample.accuracy) and known(sample.cost)]
     cloud = [(sample.cost, sample.accuracy) for sample in shown]
-    scatter(axes, cloud, label="trained", color=DOT, s=16, linewidths=0)
+    on_supernet = any(map(supernet_plots.is_shared, shown))
+    scatter(axes, cloud, label="scored with shared weights" if on_supernet else "trained", color=DOT, s=16, linewidths=0)
     front = sorted(_places([sample for sample in shown if sample.id in set(data.pareto)]))
     if front:
         axes.step(*zip(*front, strict=True), where="post", color=FRONT, linewidth=1.6, label="Pareto front")
@@ -79,7 +85,7 @@ def draw_pareto(axes: Axes, data: ReportData) -> None:
         axes.scatter([x], [y], s=110, facecolors="white", edgecolors=BEST, linewidths=1.6, zorder=4, label="retrained" if number == 1 else None)
         axes.annotate(str(number), (x, y), ha="center", va="center_baseline", fontsize=8, color=BEST, weight="bold", zorder=5)
     axes.set_xlabel("latency (ms)" if data.cost == "latency_ms" else cost_name(data.cost).lower(), parse_math=False)
-    axes.set_ylabel(f"{data.quality} on the proxy task", parse_math=False)
+    axes.set_ylabel(f"{data.quality} {'with shared weights' if on_supernet else 'on the proxy task'}", parse_math=False)
     if all(0 <= y <= 1 for _, y in _places(shown)):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
     if data.cost != "latency_ms":

@@ -10,9 +10,10 @@ from kfnas.errors import NotFound
 from kfnas.report import DataSummary, Drawing, Finalist, PoolUse, ReportData, plot_files, render_report
 from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run
+from kfnas.steps.operator_costs import pinned_costs
 from kfnas.steps.pool_rounds import pool_rounds
 from kfnas.steps.supernet_search import RankedPath, SupernetSearch, total_rounds
-from kfnas.steps.supernet_view import path_text, supernet_files
+from kfnas.steps.supernet_view import path_text, path_trace, supernet_files
 from kfnas.steps.view import finalists, load_state, search_view
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _report_data(run: Run, search: Search | SupernetSearch) -> ReportData:
         best=_best(run, search),
         pool=[PoolUse(number, used.match_ratio, used.hit_ratio, used.similarity, used.warm) for number, used in pool_rounds(run).items()],
         min_match=run.config.pool.min_match if run.config.pool is not None else None,
+        trace=path_trace(run, search) if isinstance(search, SupernetSearch) else None,
         config=run.config.model_dump(mode="json"),
         config_digest=run.config.digest,
         code_version=code_version(),
@@ -141,5 +143,14 @@ def _device(run: Run) -> dict[str, Any]:
     if record is None:
         return {}
     provenance = record["provenance"]
-    foretold = {} if run.config.table is None else {"candidates": "latency foretold by a table of operators; finalists measured whole"}
+    foretold = {} if run.config.table is None else {"candidates": f"latency foretold by a table of operators{_error(run)}; finalists measured whole"}
     return foretold | {name: provenance.get(name) for name in ("device", "runtime", "provider", "threads", "batch", "precision", "cpu_quota_cores")}
+
+
+def _error(run: Run) -> str:
+    """How far off the table of a search on one supernet is, in words."""
+    pinned = pinned_costs(run)
+    if pinned is None or "error_95" not in pinned.metrics:
+        return ""
+    off = f"{pinned.metrics['mean_absolute']:.1%} off on {pinned.metrics['num_networks']:.0f} held-out networks"
+    return f" ({off}, 95% error {pinned.metrics['error_95']:.1%}; limit tightened by {pinned.margin:.1%})"

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,11 @@ from kfnas.steps.operator_costs import pinned_costs
 from kfnas.steps.supernet_search import RankedPath, SupernetSearch, Tokens
 from kfnas.tracking import RoundMetrics, SearchRow
 
+if TYPE_CHECKING:
+    from kfnas.report import PathTrace
+
 SOURCE = "supernet"
+NUM_TRACED = 300
 
 
 def supernet_rows(run: Run, search: SupernetSearch) -> tuple[SearchRow, ...]:
@@ -73,6 +77,30 @@ def supernet_front(run: Run, search: SupernetSearch) -> list[RankedPath]:
         if path.accuracy is not None and costs is not None and (not front or costs(path.tokens) < costs(front[-1].tokens)):
             front.append(path)
     return front
+
+
+def path_trace(run: Run, search: SupernetSearch) -> PathTrace | None:
+    """Importance and training of the paths of one block, the one whose importance differs most now; None before BetaNAS's first round, and of other searches.
+
+    At most `NUM_TRACED` steps are kept.
+    """
+    from kfnas.report import PathTrace
+
+    logged = [unpack(run.searches.blob(blob)).arrays for blob in search.betanas.logged]
+    if not logged:
+        return None
+    steps, alpha, probability, counts = (np.concatenate([arrays[name] for arrays in logged]) for name in ("step", "alpha", "probability", "counts"))
+    block = int(np.argmax(np.nanmax(alpha[-1], axis=1) - np.nanmin(alpha[-1], axis=1)))
+    decision = run.space.decisions[block]
+    shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), NUM_TRACED)).astype(int))
+    paths = range(len(decision.choices))
+    return PathTrace(
+        block=decision.name,
+        choices=[str(choice) for choice in decision.choices],
+        steps=steps[shown].tolist(),
+        alpha=[[float(alpha[step, block, path]) if probability[step, block, path] > 0 else None for path in paths] for step in shown],
+        counts=[[int(counts[step, block, path]) for path in paths] for step in shown],
+    )
 
 
 def supernet_files(run: Run, search: SupernetSearch) -> dict[str, bytes]:

@@ -27,10 +27,11 @@ from kfnas.steps.decide_mixop import decide_mixop
 from kfnas.steps.evolve import evolve
 from kfnas.steps.operator_costs import pin_costs
 from kfnas.steps.plan_potentials import plan_potentials
+from kfnas.steps.report import report_files
 from kfnas.steps.score_potentials import score_potentials
 from kfnas.steps.status import describe, progress
 from kfnas.steps.supernet_search import SupernetSearch, load_supernet, mixop_space, total_rounds
-from kfnas.steps.supernet_view import supernet_files, supernet_rows
+from kfnas.steps.supernet_view import path_trace, supernet_files, supernet_rows
 from kfnas.steps.train_supernet import train_supernet
 from kfnas.steps.view import search_view
 from kfnas.storage import Owner, opening
@@ -253,6 +254,13 @@ def test_betanas_logs_alpha_p_and_counts_of_every_step_over_rounds_and_kills(tmp
     assert np.concatenate([part["step"] for part in arrays]).tolist() == [1, 2, 3, 4, 5, 6]
     assert arrays[1]["counts"][-1].sum() == 6 * NUM_MIXOPS
     assert np.allclose(arrays[0]["probability"].sum(axis=2), 1)
+    trace = path_trace(open_run(sequence.text), over)
+    assert trace is not None
+    assert trace.steps == [1, 2, 3, 4, 5, 6]
+    block = next(index for index, decision in enumerate(open_run(sequence.text).space.decisions) if decision.name == trace.block)
+    logged = np.concatenate([part["counts"] for part in arrays])[:, block, : len(trace.choices)]
+    assert [list(counts) for counts in trace.counts] == logged.tolist()
+    assert {"plots/importance.png", "plots/training.png"} <= set(report_files(open_run(sequence.text), over))
     path = tuple(np.nanargmax(np.where(arrays[1]["probability"][-1] > 0, arrays[1]["alpha"][-1], np.nan), axis=1).tolist())
     assert over.ranked(NUM_MIXOPS)[0].tokens == path
 
