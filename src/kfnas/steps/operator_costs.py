@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from kfnas.config import Config, parse
-from kfnas.errors import ConfigError, NotFound
+from kfnas.errors import BudgetError, ConfigError, NotFound
 from kfnas.space.mixop_costs import OperatorCosts, mult_add_costs, param_costs
 from kfnas.steps.context import DataPointer, Run, open_run, read_data, read_pointer, write_json
 from kfnas.steps.latency_table import metrics_of, take_table
@@ -59,6 +59,7 @@ def operator_costs(config: str, data: Path, state: Path, costs: Path) -> None:
     Raises:
         ConfigError: there is a budget, and nothing says what operators cost in its unit.
         MeasurementError: too much of the table could not be measured.
+        BudgetError: no network keeps to the budget, or BetaNAS's target is beyond all of them.
         StaleFence: a later run has taken the search over.
     """
     run = open_run(config)
@@ -69,6 +70,7 @@ def operator_costs(config: str, data: Path, state: Path, costs: Path) -> None:
     if pinned is None:
         write_json(costs, {"unit": None})
         return
+    _require_reach(run, pinned)
     lowest, highest = pinned.costs.range
     metrics = {"lowest": lowest, "highest": highest, "mean": pinned.costs.mean, "margin": pinned.margin, **pinned.metrics}
     write_json(costs, {**pinned.model_dump(mode="json"), "metrics": metrics})
@@ -133,6 +135,23 @@ def check_costs(run: Run) -> None:
         raise ConfigError(
             f"table.held_out: the limit is tightened by the table's 95% error, which {config.table.held_out} networks do not show; "
             f"set it to {MIN_HELD_OUT} or more, or oneshot.margin to the share to tighten by"
+        )
+
+
+def _require_reach(run: Run, pinned: PinnedCosts) -> None:
+    """Refuse a budget that nothing meets before anything is trained."""
+    target, unit = run.config.search.reward.target, run.config.cost
+    lowest, highest = pinned.costs.range
+    if target is None:
+        return
+    if run.config.algorithm == "betanas" and not lowest <= target <= highest:
+        raise BudgetError(f"search.reward.target: {target:g} is out of reach, networks have {unit} of {lowest:.4g} to {highest:.4g}; set one between")
+    limit = limit_of(run, pinned)
+    if run.config.algorithm != "betanas" and limit is not None and lowest > limit:
+        tightened = f" ({limit:.4g} after its tightening by {pinned.margin:.1%})" if pinned.margin else ""
+        raise BudgetError(
+            f"search.reward.target: no network keeps to {target:g}{tightened}, the cheapest has {unit} of {lowest:.4g}; "
+            "raise it, or choose a narrower space (space.width)"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from kfnas.errors import ConfigError, NotFound, SpaceError
+from kfnas.errors import BudgetError, ConfigError, NotFound, SpaceError
 from kfnas.measure import LatencyConfig, LatencyRecord
 from kfnas.space import MixopSpace, load_space, mult_adds, num_params
 from kfnas.space.mixop_operators import Bottleneck, Identity
@@ -218,6 +218,20 @@ def test_a_limit_that_nothing_could_be_held_to_is_refused_before_anything_runs(f
         preflight(open_run(by_table(tmp_path / "store", target=3.0, **fields).text))
     check_costs(open_run(by_table(tmp_path / "store", **fields).text))
     check_costs(open_run(by_table(tmp_path / "store", target=3.0, table={"held_out": 18}, oneshot={"margin": 0.1}).text))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "target", "said"),
+    [
+        ("pcnas", 1e-3, r"no network keeps to 0\.001 \(0\.0009 after its tightening by 10\.0%\), the cheapest has latency_ms of 0\.\d+; raise it"),
+        ("betanas", 1e-3, "out of reach, networks have latency_ms of .* set one between"),
+        ("betanas", 1e3, "out of reach"),
+    ],
+)
+def test_a_budget_that_nothing_meets_is_refused_before_anything_is_trained(algorithm: str, target: float, said: str, machine, tmp_path: Path) -> None:
+    machine(AdditiveDevice())
+    with pytest.raises(BudgetError, match=said):
+        SupernetSequence(by_table(tmp_path / "store", algorithm, target, oneshot={"margin": 0.1}), tmp_path / "1").begin()
 
 
 def test_a_space_without_mixed_operators_is_refused(tmp_path: Path) -> None:
