@@ -1,4 +1,4 @@
-"""A search killed at each write of its store, once at every one of them, ends as one that nobody disturbed.
+"""A search killed at each write of its store, once at every one of them, or at random instants, ends as one that nobody disturbed.
 
 Processes are forks of this one, which has the heavy imports behind it.
 """
@@ -7,20 +7,28 @@ import functools
 import importlib
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kfnas.config import canonical_json
+from kfnas.space import MixopSpace, load_space
+from kfnas.space.mixop_operators import Bottleneck, Identity
+from kfnas.space.mixop_skeletons import MixopSkeleton, Stage
+from kfnas.steps import context, costs, latency_table
 from kfnas.steps.config import RunConfig
 from kfnas.steps.status import progress
 from kfnas.storage import opening
 from kfnas.testing import faults
 from kfnas.testing.faults import FaultPlan, Kind, count_operations
 from kfnas.testing.sequence import Outcome, StepSequence, outcome_of, small_search
+from kfnas.testing.supernet_sequence import SupernetSequence, small_supernet_search
+from kfnas.testing.table_device import AdditiveDevice
 
 NUM_CHUNKS = 8
 IMPORTED_ONCE = (
@@ -51,10 +59,11 @@ class Searcher:
     config: RunConfig
     folder: Path
     steps: Callable[[StepSequence], None]
+    sequence: type[StepSequence] = StepSequence
 
-    def run(self, name: str, plan: FaultPlan | None = None) -> int:
-        """Exit status; negative: the signal that ended the process."""
-        return in_another_process(lambda: self._work(name, plan), self.folder / "log")
+    def run(self, name: str, plan: FaultPlan | None = None, kill_after: float | None = None) -> int:
+        """Exit status; negative: the signal that ended the process. It is killed after so many seconds, if it is given any."""
+        return in_another_process(lambda: self._work(name, plan), self.folder / "log", kill_after)
 
     @property
     def log(self) -> str:
@@ -73,10 +82,10 @@ class Searcher:
         if plan is not None:
             os.environ[faults.VARIABLE] = canonical_json(plan)
             faults.arm_from_environment()
-        self.steps(StepSequence(self.config, self.folder / name, name))
+        self.steps(self.sequence(self.config, self.folder / name, name))
 
 
-def in_another_process(function: Callable[[], None], log: Path) -> int:
+def in_another_process(function: Callable[[], None], log: Path, kill_after: float | None = None) -> int:
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -90,6 +99,9 @@ def in_another_process(function: Callable[[], None], log: Path) -> int:
             traceback.print_exc()
         finally:
             os._exit(status)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -195,6 +207,73 @@ def test_a_kill_with_all_modules_on_loses_nothing(modules: Undisturbed, tmp_path
     assert set(starts) == {"random", "pool"}
     for nth in range(first, modules.num_writes + 1, MODULES_STRIDE):
         assert_a_kill_loses_nothing(with_all_modules(tmp_path / f"{nth}"), FaultPlan(nth=nth, kinds=LOCAL_WRITES), modules.outcome)
+
+
+# Searches on one supernet, from the table of operators to the registered network, at instants that nothing in them is aware of
+
+
+NUM_INSTANTS = 8
+MIN_KILLS = 2
+"""Fewer than are tried: a machine that has just grown faster ends a search before its kill."""
+SUPERNETS = ("pcnas", "betanas", "oneshot")
+
+
+@pytest.fixture
+def tiny_supernets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space of four mixed operators, and a device that answers at once; processes that are forked from this one have them too."""
+    operators = (Bottleneck("MBConv", 3, 3), Bottleneck("MBConv", 1, 5), Identity())
+    skeleton = MixopSkeleton("tiny", 8, 8, (Stage(8, 2, 1), Stage(16, 2, 2)), 32, narrow_head=True)
+    space = MixopSpace("tiny", skeleton, operators, reference="MBConv_3_3")
+    monkeypatch.setattr(context, "load_space", lambda name: space if name == "tiny" else load_space(name))
+    for module in (costs, latency_table):
+        monkeypatch.setattr(module, "open_device", lambda _run: AdditiveDevice())
+
+
+def on_supernet(algorithm: str, store: str | Path, folder: Path) -> Searcher:
+    fields = {
+        "space": {"name": "tiny", "width": 1.0},
+        "cost": "latency_ms",
+        "table": {"fit_networks": 5, "held_out": 19},
+        "search": {"reward": {"target": 0.3}},
+        "retrain": {"steps": 6, "batch_size": 16, "checkpoint_steps": 2},
+    }
+    folder.mkdir(exist_ok=True)
+    return Searcher(small_supernet_search(store, algorithm, **fields), folder, SupernetSequence.run, SupernetSequence)
+
+
+def killed_at_instants(searcher: Searcher, seconds: float, seed: int) -> int:
+    """Run a search until it ends, killing it now and then; how often that came in time. `seconds` is what it takes undisturbed."""
+    rng, kills = np.random.default_rng(seed), 0
+    for attempt in range(NUM_INSTANTS):
+        status = searcher.run(f"killed-{attempt}", kill_after=seconds * rng.uniform(0.02, 0.2))
+        assert status in (0, -signal.SIGKILL), searcher.log
+        kills += status != 0
+    assert searcher.run("last") == 0, searcher.log
+    return kills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", SUPERNETS)
+def test_a_search_on_one_supernet_that_is_killed_at_random_instants_loses_nothing(algorithm: str, tiny_supernets: None, tmp_path: Path) -> None:
+    whole = on_supernet(algorithm, tmp_path / "whole", tmp_path / "1")
+    begun = time.monotonic()
+    assert whole.run("undisturbed") == 0, whole.log
+    expected = outcome_of(whole.config)
+    assert expected.finalists["searched-1"]["status"] == "ok"
+    killed = on_supernet(algorithm, tmp_path / "killed", tmp_path / "2")
+    assert killed_at_instants(killed, time.monotonic() - begun, seed=7) >= MIN_KILLS
+    assert outcome_of(killed.config) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_a_search_on_one_supernet_in_an_s3_store_comes_to_the_same_kills_and_all(s3_uri: str, tiny_supernets: None, tmp_path: Path) -> None:
+    whole = on_supernet("pcnas", tmp_path / "whole", tmp_path / "1")
+    begun = time.monotonic()
+    assert whole.run("undisturbed") == 0, whole.log
+    killed = on_supernet("pcnas", f"{s3_uri}/supernet", tmp_path / "2")
+    assert killed_at_instants(killed, time.monotonic() - begun, seed=8) >= MIN_KILLS
+    assert outcome_of(killed.config) == outcome_of(whole.config)
 
 
 # Puts and swaps in an S3 store; the store is after one as it is before the next
