@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -220,20 +221,19 @@ def test_a_head_is_trained_with_every_path_and_saved_with_the_weights(make_super
     assert rest.save() == whole.save()
 
 
-def test_two_ranks_give_one_ranks_weights(tmp_path: FilePath) -> None:
+def test_two_ranks_of_torchrun_give_one_ranks_weights(tmp_path: FilePath) -> None:
     script = FilePath(__file__).with_name("two_ranks.py")
-    outputs = [tmp_path / f"rank{rank}" for rank in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", str(tmp_path / "meeting"), str(output)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"},
-        )
-        for rank, output in enumerate(outputs)
-    ]
-    with one_thread():
-        alone = runpy.run_path(str(script))["trained"](OneRank())
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    first, second = (output.read_bytes() for output in outputs)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    interface = "lo" if sys.platform == "linux" else "lo0"
+    together = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": interface}, start_new_session=True)
+    try:
+        with one_thread():
+            alone = runpy.run_path(str(script))["trained"](OneRank())
+        assert together.wait(timeout=300) == 0
+    finally:
+        if together.poll() is None:
+            os.killpg(together.pid, signal.SIGKILL)
+    first, second = (tmp_path.joinpath(f"rank{rank}").read_bytes() for rank in range(2))
     assert first == second == alone
 
 

@@ -1,4 +1,4 @@
-"""One rank of a supernet's training, run as a script: `two_ranks.py RANK SIZE MEETING_FILE OUTPUT`."""
+"""One rank of a supernet's training, run by torchrun: `torchrun --nproc-per-node 2 two_ranks.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def trained(ranks: Ranks) -> bytes:
     return training.save() + np.concatenate([[found.loss], *found.gradients]).tobytes()
 
 
-def main(rank: int, size: int, meeting: str, output: str) -> None:
-    """Meet the other ranks, train, write the result."""
+def main(folder: str) -> None:
+    """Meet the other ranks as torchrun says, train, write the result under the rank's number."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-    Path(output).write_bytes(trained(ProcessGroup()))
+    torch.distributed.init_process_group("gloo")
+    (Path(folder) / f"rank{torch.distributed.get_rank()}").write_bytes(trained(ProcessGroup()))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main(sys.argv[1])
