@@ -17,7 +17,7 @@ import numpy.typing as npt
 from kfnas.errors import UserError
 
 Floats = npt.NDArray[np.float64]
-Kind = Literal["spearman", "kendall"]
+Kind = Literal["spearman", "kendall", "pearson"]
 
 RESAMPLES = 4000
 MIN_PAIRS = 3
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """A rank correlation in [-1, 1], its confidence interval, and the number of pairs behind it."""
+    """A correlation in [-1, 1], its confidence interval, and the number of pairs behind it."""
 
     value: float
     low: float
@@ -122,7 +122,7 @@ def sign_test(a: npt.ArrayLike, b: npt.ArrayLike) -> SignTest:
 def rank_correlation(
     x: npt.ArrayLike, y: npt.ArrayLike, *, rng: np.random.Generator, kind: Kind = "spearman", level: float = 0.95, resamples: int = RESAMPLES
 ) -> Correlation:
-    """Spearman's rho or Kendall's tau-b of pairs, ties at their mean rank, with an interval over resampled pairs.
+    """Spearman's rho or Kendall's tau-b of pairs, ties at their mean rank, or Pearson's r, with an interval over resampled pairs.
 
     Resamples in which one side is constant have no correlation and are left out.
 
@@ -130,7 +130,7 @@ def rank_correlation(
         x: values [pairs], finite.
         y: values [pairs] of the same pairs.
         rng: source of the resamples.
-        kind: spearman or kendall.
+        kind: spearman, kendall or pearson.
         level: confidence, in (0, 1).
         resamples: number of resamples.
 
@@ -162,7 +162,7 @@ def paired_correlation_difference(
         x: values [pairs] of the first ranking.
         y: values [pairs] of the second ranking.
         rng: source of the resamples.
-        kind: spearman or kendall.
+        kind: spearman, kendall or pearson.
         level: confidence, in (0, 1).
         resamples: number of resamples.
 
@@ -271,9 +271,10 @@ def _hits(curves: Floats, thresholds: Floats) -> Floats:
 
 
 def _correlations(kind: Kind) -> Callable[[Floats, Floats], Floats]:
-    if kind not in ("spearman", "kendall"):
-        raise UserError(f"kind of rank correlation is {kind!r}; give spearman or kendall")
-    return _spearman if kind == "spearman" else _kendall
+    known = {"spearman": _spearman, "kendall": _kendall, "pearson": _pearson}
+    if kind not in known:
+        raise UserError(f"kind of correlation is {kind!r}; give {', '.join(known)}")
+    return known[kind]
 
 
 def _spearman(x: Floats, y: Floats) -> Floats:
@@ -281,6 +282,11 @@ def _spearman(x: Floats, y: Floats) -> Floats:
     from scipy.stats import rankdata
 
     return _cosine(*(ranks - ranks.mean(-1, keepdims=True) for ranks in (rankdata(x, axis=-1), rankdata(y, axis=-1))))
+
+
+def _pearson(x: Floats, y: Floats) -> Floats:
+    """Of [resamples, pairs] each -> [resamples]; NaN where a side is constant."""
+    return _cosine(*(values - values.mean(-1, keepdims=True) for values in (x, y)))
 
 
 def _kendall(x: Floats, y: Floats) -> Floats:
@@ -296,7 +302,7 @@ def _cosine(x: Floats, y: Floats) -> Floats:
 
 def _cells(num_pairs: int, kind: Kind) -> int:
     """Numbers that one resample's correlation holds at a time."""
-    return num_pairs if kind == "spearman" else num_pairs**2
+    return num_pairs**2 if kind == "kendall" else num_pairs
 
 
 def _resamples(num_pairs: int, cells: int, resamples: int, rng: np.random.Generator) -> list[npt.NDArray[np.intp]]:

@@ -151,8 +151,8 @@ def test_what_ranks_nothing_is_refused(x: list[float], y: list[float], message: 
 
 
 def test_an_unknown_kind_of_correlation_is_refused() -> None:
-    with pytest.raises(UserError, match="kind of rank correlation is 'pearson'"):
-        rank_correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], rng=rng(), kind="pearson")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="kind of correlation is 'phi'"):
+        rank_correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], rng=rng(), kind="phi")  # type: ignore[arg-type]
 
 
 def test_the_difference_of_correlations_is_of_the_same_pairs() -> None:
