@@ -19,6 +19,7 @@ from kfnas_components.compare_study import compare_study
 from kfnas_pipelines.environment import LOCAL, Environment
 from kfnas_pipelines.finish_search import build_finish_search
 from kfnas_pipelines.search_rounds import build_search_rounds
+from kfnas_pipelines.supernet_rounds import DESCRIPTIONS, build_supernet_rounds
 
 MAX_UNROLLED = 20
 MAX_UNROLLED_WIDE = 8
@@ -46,16 +47,27 @@ def build_study_rounds(
     Raises:
         ConfigError: a number is out of range.
     """
-    pooled = {config.pool is not None for config in searches}
-    rounds = {with_pool: build_search_rounds(num_rounds, parallelism, environment, pooled=with_pool) for with_pool in sorted(pooled)}
+    kinds = sorted({_kind(config) for config in searches})
+    rounds = {kind: _rounds_of(kind, num_rounds, parallelism, environment) for kind in kinds}
     return _side_by_side(
         f"kfnas-study-{study.kind}-rounds",
         "Some rounds of each of a study's searches; the next run goes on where this one ends.",
         study,
         searches,
-        lambda config: rounds[config.pool is not None],
+        lambda config: rounds[_kind(config)],
         environment,
     )
+
+
+def _kind(config: RunConfig) -> str:
+    """Which pipeline makes a search's rounds: an algorithm on one supernet, `pooled` or `plain`."""
+    return config.algorithm or ("pooled" if config.pool is not None else "plain")
+
+
+def _rounds_of(kind: str, num_rounds: int, parallelism: int, environment: Environment) -> base_component.BaseComponent:
+    if kind in DESCRIPTIONS:
+        return build_supernet_rounds(kind, 1 if kind == "oneshot" else num_rounds, parallelism, environment)
+    return build_search_rounds(num_rounds, parallelism, environment, pooled=kind == "pooled")
 
 
 def build_study_finish(
@@ -90,7 +102,9 @@ def compile_study(folder: Path, study: StudyConfig, environment: Environment, *,
     files = []
     if plan.donor is not None:
         files.append(_compile(build_study_rounds(study, [plan.donor], num_rounds, parallelism, environment), folder / f"{study.name}-donor-rounds.yaml"))
-    parts = _parts([variant.config for variant in plan.variants], num_rounds)
+    # Searches that take the weights of others come when those are done.
+    first, later = ([variant.config for variant in plan.variants if (variant.row.weights is not None) == takes] for takes in (False, True))
+    parts = [*_parts(first, num_rounds), *_parts(later, num_rounds)]
     for number, searches in enumerate(parts, start=1):
         files.append(_compile(build_study_rounds(study, searches, num_rounds, parallelism, environment), folder / f"{study.name}-rounds-{number}.yaml"))
     ends = [*([[plan.donor]] if plan.donor is not None else []), *parts]

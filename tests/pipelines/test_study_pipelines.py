@@ -123,3 +123,16 @@ def _executed(found: dict[str, Any], component: str) -> set[str]:
     if dag is None:
         return {component.removeprefix("comp-").rstrip("-0123456789")}
     return set().union(*(_executed(found, task["componentRef"]["name"]) for task in dag["tasks"].values()))
+
+
+def test_rows_on_one_supernet_have_their_own_rounds_and_weights_are_trained_before_they_are_taken(tmp_path):
+    base = {**BASE, "space": {"name": "pcnas_s_28", "width": 0.25}, "cost": "mult_adds"}
+    given = study(base=base, rows=["pcnas", "pcnas-evolved", "none"])
+    first, second, *ends = compile_study(tmp_path, given, CLUSTER, num_rounds=1)
+    assert [run_config(text).name for text in searches(first)] == ["s-pcnas-s0", "s-none-s0"]
+    assert [run_config(text).name for text in searches(second)] == ["s-pcnas-evolved-s0"]
+    components = [set(spec(path)["components"]) for path in (first, second)]
+    assert {"comp-decide-mixop", "comp-train-children"} <= components[0]
+    assert "comp-evolve" in components[1]
+    assert "comp-decide-mixop" not in components[1]
+    assert len(ends) == 2

@@ -37,6 +37,9 @@ class PCNASConfig(Config):
     warmup_epochs: int = Field(100, ge=0, description="Tw: epochs of uniformly drawn paths before the first update")
     interval_epochs: int = Field(5, ge=0, description="Ti: epochs between two updates")
     limit: float | None = Field(None, gt=0, description="highest cost of a model, in the unit of the cost function; None: no limit")
+    training: Literal["pool", "uniform"] = Field(
+        "pool", description="paths between updates: completions of the pool (algorithm 2), or uniform ones, which is one-shot training, to compare with"
+    )
     completions: Literal["drawn", "feasible"] = Field(
         "drawn", description="drawn: S draws, those over the limit are dumped (algorithm 1); feasible: draws until S are within it, at most 20 S"
     )
@@ -121,6 +124,11 @@ def next_phase(state: PCNASState, num_epochs: int, num_mixops: int, config: PCNA
 def candidates(state: PCNASState, num_choices: Sequence[int]) -> list[Path]:
     """Every partial model of the pool extended by every operator of the next mixed operator."""
     return [(*partial, token) for partial in state.pool for token in range(num_choices[len(state.updates)])]
+
+
+def training_state(state: PCNASState, config: PCNASConfig) -> PCNASState:
+    """The state whose pool paths are completed from while the weights are trained: the empty partial model where training is uniform."""
+    return state if config.training == "pool" else PCNASState()
 
 
 def sample_path(state: PCNASState, num_choices: Sequence[int], rng: np.random.Generator) -> Path:
@@ -214,7 +222,7 @@ def run(
     state = PCNASState() if state is None else state
     while (phase := next_phase(state, training.num_epochs, len(num_choices), config)) is not None:
         if isinstance(phase, TrainPhase):
-            current = state
+            current = training_state(state, config)
             training.train(lambda rng, current=current: sample_path(current, num_choices, rng), until=phase.until)  # type: ignore[misc]
         else:
             found = [potential(partial, num_choices, evaluator, config, cost=cost, seed=seed) for partial in candidates(state, num_choices)]

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 Choice = str | int | float | bool
 METRIC_NAMES = {"top1": "top-1"}
+SHARED = "supernet"
+"""Source of a sample that was scored with shared weights, and is no child."""
 
 
 class Sample(Protocol):
@@ -169,10 +171,15 @@ class ReportData:
 
     @property
     def num_epochs(self) -> float:
-        """Epochs of proxy training of all children."""
-        return sum(sample.epochs for sample in self.samples if sample.activated)
+        """Epochs of proxy training of all children, or of shared weights."""
+        return sum(sample.epochs for sample in self.samples if _was_paid_for(sample))
 
     @property
     def device_hours(self) -> float:
-        """Hours that children were in training, all devices together."""
-        return sum(sample.device_seconds for sample in self.samples if sample.activated) / 3600
+        """Hours that children, or shared weights, were in training and scored, all devices together."""
+        return sum(sample.device_seconds for sample in self.samples if _was_paid_for(sample)) / 3600
+
+
+def _was_paid_for(sample: Sample) -> bool:
+    """Whether the search spent the sample's epochs and seconds; what was known before cost it nothing."""
+    return sample.activated or sample.source == SHARED

@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kfnas.report.canvas import legend
-from kfnas.report.data import PathTrace, ReportData, Sample
-
-SHARED = "supernet"
+from kfnas.report.data import SHARED, PathTrace, ReportData, Sample
 
 
 def is_shared(sample: Sample) -> bool:

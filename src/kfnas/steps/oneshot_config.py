@@ -84,6 +84,9 @@ class OneShotConfig(Config):
     )
     pcnas: PCNASConfig = Field(default_factory=PCNASConfig)
     epochs: int = Field(100, ge=1, description="oneshot: epochs of uniformly drawn paths before the evolution")
+    weights_of: str | None = Field(
+        None, description="oneshot: name of a finished search of the same store, space and data whose shared weights are taken; none: they are trained"
+    )
     evolution: EvolutionConfig | None = Field(None, description="oneshot: budget and population; none: as many validation mini-batches as `pcnas` would see")
     betanas: BetaNASConfig = Field(default_factory=lambda: BetaNASConfig(num_steps=10_000))
     steps_per_round: int = Field(500, ge=1, description="betanas: alternations of one round, after which the search is committed and shown")
@@ -107,6 +110,8 @@ class OneShotConfig(Config):
         if algorithm == "oneshot" and self.evolution is not None:
             theirs = ("epochs", "evolution")
         value = self.model_dump(mode="json", include={"training", "validation", "margin", "retrained_as", *theirs})
+        if algorithm == "oneshot" and self.weights_of is not None:
+            value["weights_of"] = self.weights_of
         for name in ("checkpoint_steps", "device", "threads"):
             value["training"].pop(name)
         return value

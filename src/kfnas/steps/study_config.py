@@ -73,6 +73,10 @@ class StudyConfig(Config):
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise ValueError(f"rows: one of {names} is there twice; give the second another name")
+        for row in self.rows:
+            before = names[: names.index(row.name)]
+            if row.weights is not None and row.weights not in before:
+                raise ValueError(f"rows: {row.name} evolves on the weights of row {row.weights}, which is none of the rows before it {before}; put it there")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline: {self.baseline} is none of the rows {names}")
         return self

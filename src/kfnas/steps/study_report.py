@@ -107,9 +107,13 @@ def _headline(table: Sequence[RowSummary], reference: str, metric: str) -> str:
         return f"{reference} alone: nothing is compared."
     most = max(others, key=lambda row: sum((row.akp, row.uac, row.aeb, row.akp_from, row.uac_from)))
     spent, own = most.num_activated, baseline.num_activated
-    words = f"{most.name} trained {figures.count(spent.mean)} children where {reference} trained {figures.count(own.mean)}" if spent and own else most.name
+    words = (
+        f"{most.name} trained {figures.count(spent.mean)} children where {reference} trained {figures.count(own.mean)}"
+        if spent and own and own.mean
+        else most.name
+    )
     saved = most.savings["device_seconds"]
-    if most.akp == baseline.akp:
+    if most.akp == baseline.akp and own and own.mean:
         reached = f"reached {reference}'s final reward with {saved:.1f} times less device time" if saved else f"did not reach {reference}'s final reward"
         words += f", and {reached}"
     if most.top1 and baseline.top1:

@@ -10,6 +10,7 @@ from kfnas.errors import NotFound
 from kfnas.steps.context import Run, open_run
 from kfnas.steps.study import StudyPlan, Variant
 from kfnas.steps.supernet_search import total_rounds
+from kfnas.steps.supernet_view import SOURCE
 from kfnas.steps.view import finalists, load_state, search_view
 from kfnas.studies.curves import Steps, best_so_far
 from kfnas.studies.variants import Row
@@ -53,13 +54,13 @@ class SearchResult:
 
     @property
     def device_seconds(self) -> float:
-        """Seconds that children were in training."""
-        return sum(row.device_seconds for row in self.activated)
+        """Seconds that children, or shared weights, were in training."""
+        return sum(row.device_seconds for row in self._paid_for)
 
     @property
     def num_epochs(self) -> float:
-        """Epochs of all children together."""
-        return sum(row.epochs for row in self.activated)
+        """Epochs of all children together, or of shared weights."""
+        return sum(row.epochs for row in self._paid_for)
 
     @property
     def rewards(self) -> list[float]:
@@ -82,6 +83,10 @@ class SearchResult:
         for metrics in self.view.rounds if self.view is not None else ():
             found |= {name: value for name, value in metrics.values.items() if name.startswith(prefix)}
         return found
+
+    @property
+    def _paid_for(self) -> list[SearchRow]:
+        return self.activated + [row for row in self.view.rows if row.source == SOURCE] if self.view is not None else []
 
     def _fits(self, row: SearchRow) -> bool:
         assert self.view is not None
@@ -172,4 +177,4 @@ def _own_result(run: Run) -> SearchResult:
 def _row_result(variants: Sequence[Variant]) -> RowResult:
     found = [_own_result(open_run(variant.config.text)) for variant in variants]
     first = variants[0].config
-    return RowResult(variants[0].row, first.search.agent, first.pool is not None, len(variants), tuple(found))
+    return RowResult(variants[0].row, first.method, first.pool is not None, len(variants), tuple(found))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from kfnas.errors import UserError
+from kfnas.errors import ConfigError, NotFound, UserError
 from kfnas.oneshot import Sampler
 from kfnas.oneshot.paths import complete
-from kfnas.oneshot.pc_nas import sample_path
-from kfnas.steps.context import Run, code_version, open_run, read_data, read_pointer, write_json
+from kfnas.oneshot.pc_nas import sample_path, training_state
+from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_pointer, write_json
 from kfnas.steps.retrain import StoredCheckpoint
 from kfnas.steps.supernet_search import TRAINED_KIND, Hold, SupernetSearch, commit_supernet, load_supernet, mixop_space, trained_key
 from kfnas.storage import Pointer
@@ -29,6 +29,7 @@ def train_supernet(config: str, data: Path, state: Path, next_state: Path) -> No
 
     Raises:
         UserError: the training diverged.
+        NotFound, ConfigError: the search whose weights are to be taken is not there, not at its end, or on other data.
         StaleFence: a later run has taken the search over.
     """
     run = open_run(config)
@@ -36,14 +37,15 @@ def train_supernet(config: str, data: Path, state: Path, next_state: Path) -> No
     run.require_current(pointer)
     run.renew(pointer)
     search = load_supernet(run, pointer)
-    due = epochs_due(run, search)
-    if search.weights is not None and search.num_epochs >= due:
+    due, donor = epochs_due(run, search), _donor(run)
+    if search.weights is not None and (search.num_epochs >= due or donor is not None):
         write_json(next_state, pointer)
         return
     record = run.searches.record(TRAINED_KIND, trained_key(pointer, search))
     if record is None:
-        record = _train(run, pointer, read_data(data), search, due)
-    write_json(next_state, commit_supernet(run, pointer, replace(search, weights=record["weights"], num_epochs=due, loss=record["loss"])))
+        record = _train(run, pointer, read_data(data), search, due) if donor is None else _taken_over(run, pointer, read_data(data), search, donor)
+    trained = replace(search, weights=record["weights"], num_epochs=record.get("num_epochs", due), loss=record["loss"])
+    write_json(next_state, commit_supernet(run, pointer, trained))
 
 
 def epochs_due(run: Run, search: SupernetSearch) -> int:
@@ -91,10 +93,47 @@ def _train(run: Run, pointer: Pointer, data: Any, search: SupernetSearch, due: i
     return run.searches.record(TRAINED_KIND, trained_key(pointer, search)) or record
 
 
+def _donor(run: Run) -> Run | None:
+    """The finished search whose shared weights are taken instead of a training."""
+    name = run.config.shared.weights_of if run.config.algorithm == "oneshot" else None
+    return None if name is None else replace(run, config=run.config.model_copy(update={"name": name}))
+
+
+def _taken_over(run: Run, pointer: Pointer, data: DataPointer, search: SupernetSearch, donor: Run) -> dict[str, Any]:
+    """The record of weights that another search has trained. It costs this one nothing.
+
+    Raises:
+        NotFound: there is no such search, or it is not at its end.
+        ConfigError: it is on other data.
+    """
+    head = donor.searches.head()
+    if head is None:
+        raise NotFound(f"oneshot.weights_of: no search {donor.config.name!r} in {run.store.uri}; run it first, or mend its name")
+    found = load_supernet(donor, head.pointer())
+    if found.weights is None or not found.ranked(len(mixop_space(run).num_choices)):
+        raise NotFound(f"oneshot.weights_of: search {donor.config.name!r} is not at its end; `kfnas resume` it first")
+    theirs = donor.searches.record("data", "pointer") or {}
+    if theirs.get("digest") != data.digest:
+        raise ConfigError(f"oneshot.weights_of: search {donor.config.name!r} was on data {theirs.get('digest')}, and this is {data.digest}; search on the same")
+    record = {
+        "weights": run.searches.put_blob(donor.searches.blob(found.weights)),
+        "num_epochs": found.num_epochs,
+        "loss": found.loss,
+        "taken_from": found.digest(),
+        "epochs": 0.0,
+        "device_seconds": 0.0,
+        "finished_at": time.time(),
+        "code_version": code_version(),
+    }
+    run.searches.put_record(TRAINED_KIND, trained_key(pointer, search), record)
+    return run.searches.record(TRAINED_KIND, trained_key(pointer, search)) or record
+
+
 def _sampler(run: Run, search: SupernetSearch) -> Sampler:
     num_choices = mixop_space(run).num_choices
+    pool = training_state(search.pcnas, run.config.shared.pcnas)
 
     def sample(rng: np.random.Generator) -> tuple[int, ...]:
-        return sample_path(search.pcnas, num_choices, rng) if search.algorithm == "pcnas" else complete((), num_choices, rng)
+        return sample_path(pool, num_choices, rng) if search.algorithm == "pcnas" else complete((), num_choices, rng)
 
     return sample

@@ -30,6 +30,7 @@ class Row(Config):
         "none", description="none; own: one of the search's own, empty at first; donor: the donor's, read and not written; base: own where the base has a pool"
     )
     prior: bool = Field(False, description="whether the critic starts from what the donor's search learnt")
+    weights: str | None = Field(None, description="with algorithm oneshot: name of the row of the same study whose search's shared weights the evolution is on")
     set: dict[str, JsonValue] = Field(default_factory=dict, description="other fields of the base that the row changes, nested as in a run's configuration")
 
     @property
@@ -50,6 +51,13 @@ ABLATION_ROWS: dict[str, Row] = {
         Row(name="random", agent="random"),
         Row(name="evolution", agent="evolution"),
         Row(name="local-search", agent="local_search"),
+        # PC-NAS's Table 3: {its own, one-shot} training x {its own search, evolution}; and BetaNAS beside the update that its figure 5 compares with.
+        Row(name="pcnas", set={"algorithm": "pcnas"}),
+        Row(name="pcnas-evolved", set={"algorithm": "oneshot"}, weights="pcnas"),
+        Row(name="pcnas-uniform", set={"algorithm": "pcnas", "oneshot": {"pcnas": {"training": "uniform"}}}),
+        Row(name="oneshot", set={"algorithm": "oneshot"}),
+        Row(name="betanas", set={"algorithm": "betanas"}),
+        Row(name="proxylessnas", set={"algorithm": "betanas", "oneshot": {"betanas": {"gates": "two", "training_paths": "importance", "drop_factor": 0.0}}}),
     )
 }
 TRANSFER_ROWS: dict[str, Row] = {
@@ -107,6 +115,8 @@ def derived(base: Mapping[str, Any], row: Row, *, study: str, seed: int, donor_s
     value |= {"name": name, "seed": seed}
     if row.agent is not None:
         value["search"] = merged(value.get("search") or {}, {"agent": row.agent})
+    if row.weights is not None:
+        value["oneshot"] = merged(value.get("oneshot") or {}, {"weights_of": search_name(study, row.weights, seed)})
     pool = _pool(base.get("pool"), row, name, donor_pool)
     if pool is not None:
         value["pool"] = merged(pool, value.get("pool") or {})
