@@ -36,14 +36,11 @@ def sharing(configs: tuple[Path, ...], overrides: tuple[str, ...], networks: int
     from kfnas.steps.config import load_run_config
     from kfnas.steps.sharing import prove_sharing
     from kfnas.steps.sharing_report import sharing_files, sharing_headline
+    from kfnas_pipelines.study_files import put_files
 
     loaded = [load_run_config(path, overrides) for path in configs]
     figures = prove_sharing([config.text for config in loaded], num_networks=networks, seeds=seeds, tell=lambda line: click.echo(line, file=sys.stderr))
     first = loaded[0]
-    folder = output or (Path(f"{first.name}-sharing") if "://" in first.store else Path(first.store) / "reports" / f"{first.name}-sharing")
-    for path, content in sharing_files(figures, first).items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+    page = put_files(sharing_files(figures, first), first, "sharing", output)
     click.echo(sharing_headline(figures))
-    click.echo(f"report     {folder / 'report.html'}")
+    click.echo(f"report     {page}")

@@ -12,7 +12,11 @@ import yaml
 
 from kfnas_pipelines.command_line import SET_OPTION, LazyGroup, command
 
-LAZY: dict[str, str] = {"fidelity": "kfnas_pipelines.fidelity_commands:fidelity", "sharing": "kfnas_pipelines.sharing_commands:sharing"}
+LAZY: dict[str, str] = {
+    "branches": "kfnas_pipelines.branches_commands:branches",
+    "fidelity": "kfnas_pipelines.fidelity_commands:fidelity",
+    "sharing": "kfnas_pipelines.sharing_commands:sharing",
+}
 """Studies with a module of their own: `module:attribute` by the command's name."""
 
 STUDY_ARGUMENT = click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")

@@ -17,7 +17,7 @@ from kfnas.measure import Device, OperatorTable, ReplayDevice, TableConfig, Tabl
 from kfnas.space import NetworkArguments, Space
 from kfnas.steps.context import DataPointer, Run, open_run, read_data, write_json
 from kfnas.steps.costs import open_device
-from kfnas.steps.prepare_data import prepare
+from kfnas.steps.prepare_data import data_of
 
 logger = logging.getLogger(__name__)
 TABLES = "latency_tables"
@@ -51,8 +51,7 @@ def table_of_config(config: str, tell: Callable[[str], None] | None = None) -> O
         As `latency_table`, and DataError: the data set is missing, unreadable or unfit for the task.
     """
     run = open_run(config)
-    known = run.searches.record("data", "pointer")
-    data = prepare(run) if known is None else parse(DataPointer, known, source="data")
+    data = data_of(run)
     return take_table(run, data, space=run.final_space, arguments=run.final_arguments(data), tell=tell)
 
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from kfnas.config import parse
 from kfnas.errors import ConfigMismatch
 from kfnas.steps.config import task_of
 from kfnas.steps.context import DATA_PREFIX, DataPointer, Run, open_run, write_json
@@ -27,6 +28,12 @@ def prepare_data(config: str, data: Path) -> None:
         raise ConfigMismatch(f"name: {run.store.uri} has a fidelity study {run.config.name!r}, and both would use one folder; give the search another name")
     known = run.searches.record("data", "pointer")
     write_json(data, known if known is not None else prepare(run))
+
+
+def data_of(run: Run) -> DataPointer:
+    """The data that the run's search has prepared; what it would prepare, where it has not begun."""
+    known = run.searches.record("data", "pointer")
+    return prepare(run) if known is None else parse(DataPointer, known, source="data")
 
 
 def prepare(run: Run) -> DataPointer:
