@@ -131,7 +131,7 @@ def check_costs(run: Run) -> None:
             f"cost: nothing says what single operators take, and {config.method} keeps to search.reward.target by their sum; "
             "add `table: {}`, which measures them once, or set cost: mult_adds"
         )
-    if config.shared.margin is None and config.table.held_out < MIN_HELD_OUT:
+    if _is_limit(run) and config.shared.margin is None and config.table.held_out < MIN_HELD_OUT:
         raise ConfigError(
             f"table.held_out: the limit is tightened by the table's 95% error, which {config.table.held_out} networks do not show; "
             f"set it to {MIN_HELD_OUT} or more, or oneshot.margin to the share to tighten by"
@@ -147,12 +147,17 @@ def _require_reach(run: Run, pinned: PinnedCosts) -> None:
     if run.config.algorithm == "betanas" and not lowest <= target <= highest:
         raise BudgetError(f"search.reward.target: {target:g} is out of reach, networks have {unit} of {lowest:.4g} to {highest:.4g}; set one between")
     limit = limit_of(run, pinned)
-    if run.config.algorithm != "betanas" and limit is not None and lowest > limit:
+    if _is_limit(run) and limit is not None and lowest > limit:
         tightened = f" ({limit:.4g} after its tightening by {pinned.margin:.1%})" if pinned.margin else ""
         raise BudgetError(
             f"search.reward.target: no network keeps to {target:g}{tightened}, the cheapest has {unit} of {lowest:.4g}; "
             "raise it, or choose a narrower space (space.width)"
         )
+
+
+def _is_limit(run: Run) -> bool:
+    """Whether the run's budget is a limit; BetaNAS's is a target, which nothing tightens."""
+    return run.config.search.reward.target is not None and run.config.algorithm != "betanas"
 
 
 def _costs(run: Run, data: DataPointer, alive: Callable[[], None] | None) -> PinnedCosts | None:
@@ -166,12 +171,13 @@ def _costs(run: Run, data: DataPointer, alive: Callable[[], None] | None) -> Pin
         return None
     table = take_table(run, data, space=space, arguments=arguments, alive=alive)
     costs = table.costs(space.layers(arguments))
-    margin = 0.0 if config.search.reward.target is None else 1 - table.tightened(1.0)
+    if given is None:
+        given = 1 - table.tightened(1.0) if _is_limit(run) else 0.0
     return PinnedCosts(
         fixed=costs.fixed,
         entries=costs.entries,
         unit=config.cost,
-        margin=margin if given is None else given,
+        margin=given,
         table=table.question.key,
         metrics=metrics_of(table),
     )

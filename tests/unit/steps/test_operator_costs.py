@@ -217,6 +217,7 @@ def test_a_limit_that_nothing_could_be_held_to_is_refused_before_anything_runs(f
     with pytest.raises(ConfigError, match=said):
         preflight(open_run(by_table(tmp_path / "store", target=3.0, **fields).text))
     check_costs(open_run(by_table(tmp_path / "store", **fields).text))
+    check_costs(open_run(by_table(tmp_path / "store", "betanas", target=3.0, table={"held_out": 0}).text))
     check_costs(open_run(by_table(tmp_path / "store", target=3.0, table={"held_out": 18}, oneshot={"margin": 0.1}).text))
 
 
