@@ -136,6 +136,8 @@ class RunConfig(Config):
             if self.oneshot is not None:
                 raise ValueError(f"oneshot: is read by algorithm {', '.join(ONE_SHOT)} only; set `algorithm`, or remove it")
             return self
+        if self.shared.retrained_as.auto_augment is not None and not self.retrain.augment:
+            raise ValueError("oneshot.retrained_as.auto_augment: retrain.augment is off, so no image would be augmented; turn it on, or remove the policy")
         for name in ("pool", "prior"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}: algorithm {self.algorithm} trains no children that could start from it; remove it")

@@ -55,6 +55,9 @@ class RetrainedAs(Config):
     width: float = Field(1.0, gt=0, le=16, description="width multiplier, on top of space.width")
     squeeze_excite: float | None = Field(None, gt=0, le=1, description="ratio of squeeze-excite in each decided layer; none: none is added")
     place: Literal["operator", "spatial"] = Field("operator", description="where: behind each operator (PC-NAS), or behind its spatial convolution (BetaNAS)")
+    auto_augment: Literal["cifar10", "imagenet", "svhn"] | None = Field(
+        None, description="policy of AutoAugment while it is trained, on top of the task's own augmentation; none: none. Wants retrain.augment"
+    )
     activation: Activation | None = Field(None, description="in place of every activation, such as swish; none: as searched")
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfnas.config import parse
 from kfnas.errors import NotFound
@@ -14,6 +15,9 @@ from kfnas.steps.config import task_of
 from kfnas.steps.context import Run, code_version, open_run, read_data, write_json
 from kfnas.steps.prepared import load_data
 from kfnas.storage import Pointer
+
+if TYPE_CHECKING:
+    from kfnas.train import PreparedData
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ def _retrain(run: Run, pointer: Pointer, data: Any, chosen: dict[str, Any]) -> d
     spec = run.final_network(chosen["tokens"], data, width=chosen["width"])
     checkpoint = StoredCheckpoint(run, chosen["key"], pointer)
     logger.info("finalist %s: training from scratch", chosen["name"])
-    outcome = train_from_scratch(spec, load_data(run, data, TRAINING_SPLITS), task, run.config.retrain, chosen["seed"], checkpoint)
+    outcome = train_from_scratch(spec, _augmented(run, load_data(run, data, TRAINING_SPLITS)), task, run.config.retrain, chosen["seed"], checkpoint)
     record = {
         "status": outcome.status,
         "reason": outcome.reason,
@@ -84,3 +88,11 @@ def _retrain(run: Run, pointer: Pointer, data: Any, chosen: dict[str, Any]) -> d
     run.searches.put_record("trained", chosen["key"], record)
     checkpoint.delete()
     return run.searches.record("trained", chosen["key"]) or record
+
+
+def _augmented(run: Run, data: PreparedData) -> PreparedData:
+    """The data, whose images are augmented by AutoAugment too where the configuration says so."""
+    policy = run.config.shared.retrained_as.auto_augment
+    if policy is None:
+        return data
+    return replace(data, meta={**data.meta, "augmentation": {**data.meta.get("augmentation", {}), "auto_augment": policy}})

@@ -6,11 +6,13 @@ Shapes: N images, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+
+Policy = Literal["cifar10", "imagenet", "svhn"]
 
 
 def crop_and_flip(images: torch.Tensor, *, padding: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
@@ -40,6 +42,27 @@ def crop_and_flip(images: torch.Tensor, *, padding: int, flip: bool, generator: 
         images = F.pad(images, (padding, padding, padding, padding))
     which = torch.arange(num, device=device)[:, None, None]
     return images[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def auto_augment(images: torch.Tensor, policy: Policy, generator: torch.Generator) -> torch.Tensor:
+    """AutoAugment (Cubuk et al., arXiv:1805.09501) with a policy that was learnt on another data set, image by image.
+
+    Args:
+        images: uint8 [N, C, H, W], C of 1 or 3.
+        policy: `cifar10 | imagenet | svhn`.
+        generator: of the choices, on the CPU.
+
+    Returns:
+        uint8 [N, C, H, W], on the images' device.
+    """
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    augment = AutoAugment(AutoAugmentPolicy(policy))
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    # torchvision draws from torch's global generator, which is as it was afterwards.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack([augment(image) for image in images.cpu()]).to(images.device)
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

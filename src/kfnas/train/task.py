@@ -110,11 +110,14 @@ class ImageTask:
     def make_batch(
         self, images: torch.Tensor, targets: torch.Tensor, meta: Mapping[str, Any], generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Randomly cropped and flipped where `generator` is given, then normalised. Targets are as stored."""
-        from kfnas.train.augment import crop_and_flip, normalise
+        """Randomly cropped and flipped where `generator` is given, changed by AutoAugment where the data's `meta` names a policy, then normalised. Targets are
+        as stored."""
+        from kfnas.train.augment import auto_augment, crop_and_flip, normalise
 
         if generator is not None:
             augmentation = meta["augmentation"]
+            if augmentation.get("auto_augment") is not None:
+                images = auto_augment(images, augmentation["auto_augment"], generator)
             images = crop_and_flip(images, padding=augmentation["crop_padding"], flip=augmentation["flip"], generator=generator)
         return normalise(images, meta["mean"], meta["std"]), targets
 

@@ -283,7 +283,7 @@ def test_the_evolution_spends_its_budget_and_its_best_comes_first(tmp_path: Path
 
 
 def test_a_search_ends_with_its_finalists_retrained_as_configured(tmp_path: Path) -> None:
-    oneshot = {"retrained_as": {"squeeze_excite": 0.25}}
+    oneshot = {"retrained_as": {"squeeze_excite": 0.25, "auto_augment": "cifar10"}}
     retrain = {"steps": 2, "batch_size": 8, "checkpoint_steps": 1, "mixup_alpha": 0.2}
     sequence = SupernetSequence(small(tmp_path / "store", "pcnas", oneshot=oneshot, retrain=retrain), tmp_path / "1")
     sequence.run()
@@ -392,6 +392,10 @@ def test_what_an_algorithm_does_not_read_leaves_no_trace_in_its_digest(algorithm
         ({"algorithm": "pcnas", "oneshot": {"pcnas": {"limit": 3.0}}}, r"search\.reward\.target"),
         ({"algorithm": "betanas", "oneshot": {"betanas": {"num_steps": 1, "latency_target": 3.0}}}, r"search\.reward\.target"),
         ({"oneshot": {}}, "set `algorithm`"),
+        (
+            {"algorithm": "betanas", "oneshot": {"retrained_as": {"auto_augment": "svhn"}}, "retrain": {"steps": 1, "augment": False}},
+            "no image would be augmented",
+        ),
         ({"algorithm": "darts"}, "algorithm"),
     ],
 )

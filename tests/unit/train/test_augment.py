@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kfnas.train import crop_and_flip, mixup, normalise
+from kfnas.train.augment import auto_augment
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -46,3 +47,19 @@ def test_mixup_mixes_each_image_with_its_partner() -> None:
     assert 0 <= mixture.share <= 1
     assert sorted(mixture.partner.tolist()) == list(range(8))
     torch.testing.assert_close(mixture.images, mixture.share * images + (1 - mixture.share) * images[mixture.partner])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_autoaugment_depends_on_the_generator_alone_and_leaves_torchs_own_as_it_was(channels: int) -> None:
+    images = torch.randint(0, 256, (16, channels, 12, 12), dtype=torch.uint8, generator=_generator(3))
+    before = torch.random.get_rng_state()
+    first = auto_augment(images, "cifar10", _generator(1))
+    torch.manual_seed(99)
+    again = auto_augment(images, "cifar10", _generator(1))
+    torch.random.set_rng_state(before)
+    assert (first.shape, first.dtype) == (images.shape, torch.uint8)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, images)
+    assert not torch.equal(first, auto_augment(images, "cifar10", _generator(2)))
+    auto_augment(images, "svhn", _generator(1))
+    assert torch.equal(torch.random.get_rng_state(), before)
