@@ -83,7 +83,7 @@ def broken_server() -> Iterator[str]:
         ({"name": "My Search"}, ["name: ", "'My Search'"]),
         ({"task": {"name": "classification", "resolution": 4}}, ["task: resolution: ", "greater than or equal to 8", "(got 4)"]),
         ({"task": {"name": "flying"}}, ["task 'flying' is not installed; known are classification: "]),
-        ({"space": {"name": "flying"}}, ["space 'flying' is not installed; known are betanas, betanas_28, mnas_small, mnas_v2, mnas_v3, pcnas_l, "]),
+        ({"space": {"name": "flying"}}, ["space 'flying' is not installed; known are betanas, betanas_28, mnas_small, mnas_tiny, mnas_v2, mnas_v3, "]),
         ({"device": {"name": "flying"}}, ["device 'flying' is not installed; known are local: "]),
         ({"device": {"replay": "gone.jsonl"}}, ["device.replay: gone.jsonl cannot be read", "`kfnas records export`"]),
         ({"device": {"replay": "search.yaml"}}, ["device.replay: search.yaml: latency records, line 1: no JSON", "export the records again"]),
