@@ -18,6 +18,7 @@ from kfnas.steps.fidelity_pool import PoolUse
 from kfnas.studies.fidelity import INITIALISATIONS, Fidelity, Initialisation, RankedProxy
 from kfnas.studies.statistics import Correlation
 
+_TRUTH_TEXT = "Where two seeds agree little, architectures differ by little more than chance does, and one training of each cannot rank them."
 _FROM = {"random": "random weights", "pool": "the pool"}
 
 
@@ -64,7 +65,7 @@ def fidelity_report(study: Study, planned: FidelityPlan, figures: Fidelity, used
         sections=(
             StudySection("Ranking after k epochs", [_table(figures)], _plots(figures), text=_explanation(config.truth.epochs)),
             StudySection("Criterion", [_criterion(figures)]),
-            StudySection("The truth", [_truth(figures)], text="A ranking can agree with the truth no better than the truth with itself."),
+            StudySection("The truth", [_truth(figures)], text=_TRUTH_TEXT),
             StudySection("The pool", [_pool(used, config.donors.min_match)], text=_pool_text(used, config.donors.min_match)),
         ),
         config=config.model_dump(mode="json"),
@@ -180,6 +181,7 @@ def _truth(figures: Fidelity) -> StudyTable:
     between, within = figures.spread
     rows = [StudyRow(f"Spearman's rho of two seeds, pair {number}", [_with_interval(pair)]) for number, pair in enumerate(figures.agreement, start=1)]
     rows += [
+        StudyRow("Mean over the seeds with another such mean", [f"{figures.reliability:.3f}"], note="expected, by Spearman and Brown's formula"),
         StudyRow("Deviation between architectures", [f"{100 * between:.2f} points"]),
         StudyRow("Deviation between seeds", [f"{100 * within:.2f} points"]),
     ]

@@ -6,6 +6,7 @@ numbers: nothing here trains or reads a store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -100,6 +101,13 @@ class Fidelity:
     def mean_agreement(self) -> float:
         """Mean Spearman correlation between two seeds of the truth."""
         return float(np.mean([pair.value for pair in self.agreement]))
+
+    @property
+    def reliability(self) -> float:
+        """Correlation to expect between the truth, a mean over seeds, and another mean of as many: Spearman and Brown's formula."""
+        seeds = (1 + math.isqrt(1 + 8 * len(self.agreement))) // 2
+        one = self.mean_agreement
+        return seeds * one / (1 + (seeds - 1) * one) if one > 0 else 0.0
 
     @property
     def failings(self) -> list[str]:

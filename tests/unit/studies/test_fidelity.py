@@ -38,6 +38,7 @@ def test_a_pool_that_ranks_as_well_as_twice_the_epochs_passes() -> None:
     by_proxy = {ranked.proxy: ranked.spearman.value for ranked in result.proxies}
     assert result.difference.mid == pytest.approx(by_proxy[Proxy("pool", 1)] - by_proxy[Proxy("random", 2)])
     assert result.mean_agreement > 0.8
+    assert result.reliability == pytest.approx(3 * result.mean_agreement / (1 + 2 * result.mean_agreement))
 
 
 def test_a_pool_that_misleads_fails_and_says_by_how_much() -> None:
