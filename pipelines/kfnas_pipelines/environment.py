@@ -16,6 +16,7 @@ import pydantic
 from kfp.dsl import PipelineTask
 
 from kfnas.config import Config, load_yaml, parse
+from kfnas.errors import ConfigError
 from kfnas_components.images import STEPS_IMAGE
 
 Role = Literal["control", "measure", "train"]
@@ -87,6 +88,16 @@ def load_environment(path: Path | None, image: str | None) -> Environment:
 
 
 LOCAL = Environment(control=None, measure=None, train=None, variables={})
+
+
+def check_parallelism(parallelism: int) -> None:
+    """Refuse a number of tasks at a time that is negative; 0 is no limit.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if parallelism < 0:
+        raise ConfigError(f"parallelism must be 0 (no limit) or more, not {parallelism}")
 
 
 def _give(task: PipelineTask, resources: Resources) -> None:

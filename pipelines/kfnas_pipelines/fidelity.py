@@ -10,12 +10,11 @@ from pathlib import Path
 from kfp import compiler, dsl
 from kfp.dsl import base_component
 
-from kfnas.errors import ConfigError
 from kfnas_components.fidelity_compare import fidelity_compare
 from kfnas_components.fidelity_plan import fidelity_plan
 from kfnas_components.fidelity_pool import fidelity_pool
 from kfnas_components.fidelity_train import fidelity_train
-from kfnas_pipelines.environment import LOCAL, Environment
+from kfnas_pipelines.environment import LOCAL, Environment, check_parallelism
 
 FIDELITY = "fidelity.yaml"
 
@@ -30,8 +29,7 @@ def build_fidelity(parallelism: int = 2, environment: Environment = LOCAL) -> ba
     Raises:
         ConfigError: parallelism is negative.
     """
-    if parallelism < 0:
-        raise ConfigError(f"parallelism must be 0 (no limit) or more, not {parallelism}")
+    check_parallelism(parallelism)
     place = environment.place
 
     @dsl.pipeline(name="kfnas-fidelity", description="How well short trainings rank architectures, from random weights and from a pool's.")

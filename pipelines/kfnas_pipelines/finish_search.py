@@ -3,7 +3,6 @@
 from kfp import dsl
 from kfp.dsl import base_component
 
-from kfnas.errors import ConfigError
 from kfnas_components.choose_finalists import choose_finalists
 from kfnas_components.evaluate import evaluate
 from kfnas_components.export import export
@@ -11,7 +10,7 @@ from kfnas_components.init_search import init_search
 from kfnas_components.prepare_data import prepare_data
 from kfnas_components.register import register
 from kfnas_components.retrain import retrain
-from kfnas_pipelines.environment import LOCAL, Environment
+from kfnas_pipelines.environment import LOCAL, Environment, check_parallelism
 
 
 def build_finish_search(parallelism: int = 2, environment: Environment = LOCAL) -> base_component.BaseComponent:
@@ -24,8 +23,7 @@ def build_finish_search(parallelism: int = 2, environment: Environment = LOCAL) 
     Raises:
         ConfigError: parallelism is negative.
     """
-    if parallelism < 0:
-        raise ConfigError(f"parallelism must be 0 (no limit) or more, not {parallelism}")
+    check_parallelism(parallelism)
     place = environment.place
 
     @dsl.pipeline(name="kfnas-finish-search", description="The best architectures of a search, trained from scratch, evaluated, exported and registered.")

@@ -11,10 +11,22 @@ from kfnas.errors import ConfigError
 from kfnas_components.init_search import init_search
 from kfnas_components.prepare_data import prepare_data
 from kfnas_components.release_search import release_search
-from kfnas_pipelines.environment import LOCAL, Environment
+from kfnas_pipelines.environment import LOCAL, Environment, check_parallelism
 from kfnas_pipelines.search_round import build_search_round
 
 MAX_ROUNDS = 20
+
+
+def check_rounds(num_rounds: int) -> None:
+    """Refuse a number of rounds that one pipeline run cannot have.
+
+    Raises:
+        ConfigError: it is not 1 to 20.
+    """
+    if not 1 <= num_rounds <= MAX_ROUNDS:
+        raise ConfigError(
+            f"rounds of one pipeline run must be 1 to {MAX_ROUNDS}, not {num_rounds}: more make a workflow too large; a search goes on in its next run"
+        )
 
 
 def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Environment = LOCAL, *, pooled: bool = False) -> base_component.BaseComponent:
@@ -32,12 +44,8 @@ def build_search_rounds(num_rounds: int, parallelism: int = 2, environment: Envi
     Raises:
         ConfigError: a number is out of range.
     """
-    if not 1 <= num_rounds <= MAX_ROUNDS:
-        raise ConfigError(
-            f"rounds of one pipeline run must be 1 to {MAX_ROUNDS}, not {num_rounds}: more make a workflow too large; a search goes on in its next run"
-        )
-    if parallelism < 0:
-        raise ConfigError(f"parallelism must be 0 (no limit) or more, not {parallelism}")
+    check_rounds(num_rounds)
+    check_parallelism(parallelism)
     place = environment.place
     search_round = build_search_round(parallelism, environment, pooled=pooled)
     name = "kfnas-search-rounds-pooled" if pooled else "kfnas-search-rounds"

@@ -23,8 +23,8 @@ from kfnas_components.prepare_data import prepare_data
 from kfnas_components.release_search import release_search
 from kfnas_components.score_potentials import score_potentials
 from kfnas_components.train_supernet import train_supernet
-from kfnas_pipelines.environment import LOCAL, Environment
-from kfnas_pipelines.search_rounds import MAX_ROUNDS
+from kfnas_pipelines.environment import LOCAL, Environment, check_parallelism
+from kfnas_pipelines.search_rounds import check_rounds
 
 DESCRIPTIONS = {
     "pcnas": "Some rounds of PC-NAS, each of which decides one mixed operator; the next run goes on where this one ends.",
@@ -47,12 +47,8 @@ def build_supernet_rounds(algorithm: str, num_rounds: int, parallelism: int = 2,
     """
     if algorithm not in DESCRIPTIONS:
         raise ConfigError(f"algorithm {algorithm} does not search on one supernet; give one of {', '.join(DESCRIPTIONS)}, or build search_rounds")
-    if not 1 <= num_rounds <= MAX_ROUNDS:
-        raise ConfigError(
-            f"rounds of one pipeline run must be 1 to {MAX_ROUNDS}, not {num_rounds}: more make a workflow too large; a search goes on in its next run"
-        )
-    if parallelism < 0:
-        raise ConfigError(f"parallelism must be 0 (no limit) or more, not {parallelism}")
+    check_rounds(num_rounds)
+    check_parallelism(parallelism)
     place = environment.place
     supernet_round = _build_round(algorithm, parallelism, environment)
 

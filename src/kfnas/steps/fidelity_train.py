@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfnas.steps.context import DataPointer, Run, code_version
+from kfnas.steps.context import DataPointer, Run
 from kfnas.steps.fidelity_children import RANDOM, PlannedChild, Study, missing_of, open_study, read_plan
-from kfnas.steps.prepared import data_folder, finite
+from kfnas.steps.prepared import data_folder, outcome_record
 
 if TYPE_CHECKING:
     import torch
@@ -66,13 +65,7 @@ def _record(run: Run, data: DataPointer, child: PlannedChild, outcome: ChildOutc
         "seed": child.seed,
         "epochs": child.epochs,
         "initialisation": child.initial_weights or RANDOM,
-        "status": outcome.status,
-        "accuracy": outcome.accuracy,
-        "metrics": finite(outcome.metrics),
-        "reason": outcome.reason,
-        "device_seconds": outcome.device_seconds,
-        "finished_at": time.time(),
-        "provenance": {"code_version": code_version(), "data": data.digest, "config": run.config.digest, "space": run.space.digest},
+        **outcome_record(run, data, outcome),
     }
 
 

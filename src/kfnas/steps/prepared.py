@@ -1,24 +1,38 @@
-"""Prepared data out of the store, and numbers into its records: what the steps that train or evaluate share."""
+"""Prepared data out of the store, and outcomes into its records: what the steps that train or evaluate share."""
 
 from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kfnas.steps.context import DATA_PREFIX, DataPointer, Run
+from kfnas.steps.context import DATA_PREFIX, DataPointer, Run, code_version
 from kfnas.storage import get_directory, read_manifest
 
 if TYPE_CHECKING:
-    from kfnas.train import PreparedData
+    from kfnas.train import ChildOutcome, PreparedData
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that a record can hold: a task may give NaN for one that it could not compute."""
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def outcome_record(run: Run, data: DataPointer, outcome: ChildOutcome) -> dict[str, Any]:
+    """What the record of any child says of how its training ended, when, and by which code on which data."""
+    return {
+        "status": outcome.status,
+        "accuracy": outcome.accuracy,
+        "metrics": finite(outcome.metrics),
+        "reason": outcome.reason,
+        "device_seconds": outcome.device_seconds,
+        "finished_at": time.time(),
+        "provenance": {"code_version": code_version(), "data": data.digest, "config": run.config.digest, "space": run.space.digest},
+    }
 
 
 @contextmanager

@@ -7,7 +7,6 @@ searches add to what is there.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -16,9 +15,9 @@ import numpy as np
 
 from kfnas.config import parse
 from kfnas.errors import ConfigError, NotFound
-from kfnas.steps.context import DataPointer, Run, architecture_text, code_version, open_run
+from kfnas.steps.context import DataPointer, Run, architecture_text, open_run
 from kfnas.steps.measure_latency import child_key
-from kfnas.steps.prepared import data_folder, finite
+from kfnas.steps.prepared import data_folder, outcome_record
 from kfnas.steps.supernet_search import SupernetSearch, Tokens, load_supernet, mixop_space
 from kfnas.storage import SearchStore
 from kfnas.studies.sharing import RankedNetwork, Sharing, compare_sharing
@@ -120,13 +119,7 @@ def _trained_alone(run: Run, data: DataPointer, networks: Sequence[Tokens], seed
             "id": job.id,
             "tokens": list(tokens),
             "seed": job.seed,
-            "status": outcome.status,
-            "accuracy": outcome.accuracy,
-            "metrics": finite(outcome.metrics),
-            "reason": outcome.reason,
-            "device_seconds": outcome.device_seconds,
-            "finished_at": time.time(),
-            "provenance": {"code_version": code_version(), "data": data.digest, "config": run.config.digest, "space": run.space.digest},
+            **outcome_record(run, data, outcome),
         }
         kept.put_child(keys[tokens, number], record)
         tell(f"network {job.id} trained alone: {outcome.status} {outcome.accuracy if outcome.status == 'ok' else outcome.reason}")

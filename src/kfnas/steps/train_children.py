@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from kfnas.config import parse
 from kfnas.errors import ConfigError
 from kfnas.steps.config import task_of
-from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_json, write_json
-from kfnas.steps.prepared import data_folder, finite
+from kfnas.steps.context import DataPointer, Run, open_run, read_data, read_json, write_json
+from kfnas.steps.prepared import data_folder, outcome_record
 from kfnas.storage import Pointer
 
 if TYPE_CHECKING:
@@ -69,16 +68,11 @@ def _train(run: Run, pointer: Pointer, data: DataPointer, rows: list[dict[str, A
             "cost": row["cost"],
             "mult_adds": row["mult_adds"],
             "params": row["params"],
-            "status": outcome.status,
-            "accuracy": outcome.accuracy,
-            "metrics": finite(outcome.metrics),
-            "reason": outcome.reason,
-            "device_seconds": outcome.device_seconds,
             "epochs": epochs_of(run, data),
-            "finished_at": time.time(),
             **_initialisation(row),
-            "provenance": {"code_version": code_version(), "data": data.digest, "config": run.config.digest, "space": run.space.digest, "run": pointer.fence},
+            **outcome_record(run, data, outcome),
         }
+        record["provenance"]["run"] = pointer.fence
         weights = safetensors.torch.save(dict(outcome.weights)) if outcome.weights is not None else None
         run.searches.put_child(row["key"], record, weights)
         run.renew(pointer)
