@@ -1,8 +1,9 @@
 """Latency on this machine with ONNX Runtime.
 
-One session, input and output bound, one pinned core, warm-up, then one window of runs whose median is the answer. Load on other cores hardly matters
-to a pinned thread; load on its own core ruins a window, and shows: the thread's CPU time falls behind the wall clock. Such a window is rejected and
-taken again on another core, and when none is clean the network is `unmeasured`: bad windows are never averaged into an answer.
+One session, input and output bound, one pinned core, warm-up, then one window of samples whose median is the answer. A sample is one run, or several short
+ones timed together. Load on other cores hardly matters to a pinned thread; load on its own core ruins a window, and shows: the thread's CPU time falls behind
+the wall clock. Such a window is rejected and taken again on another core, and when none is clean the network is `unmeasured`: bad windows are never averaged
+into an answer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
+import math
 import os
 import platform
 import time
@@ -33,6 +35,7 @@ _ON_THE_CPU = frozenset({"CPUExecutionProvider", "XnnpackExecutionProvider", "Dn
 _CUDA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
+_MAX_RUNS_PER_SAMPLE = 1000
 
 
 class Device(Protocol):
@@ -64,13 +67,14 @@ class Clock:
 
 
 class Window(NamedTuple):
-    """Timed runs in a row and what disturbed them; see `Provenance` for the fields' meaning."""
+    """Timed samples in a row and what disturbed them; see `Provenance` for the fields' meaning. Durations are of one run."""
 
     durations_ms: npt.NDArray[np.float64]
     cpu_ratio: float
     involuntary_switches: int | None
     num_throttled: int | None
     affinity: tuple[int, ...] | None
+    runs_per_sample: int = 1
 
     @property
     def spread(self) -> float:
@@ -141,14 +145,16 @@ class LocalDevice:
         wall = self._clock.wall
         cpu = self._clock.process_cpu if config.threads > 1 else self._clock.thread_cpu
         throttled_before = cpu_limits().num_throttled
+        repeats = self._runs_per_sample(run, config)
         switches_before = involuntary_switches(whole_process=config.threads > 1)
         durations: list[float] = []
         cpu_start = cpu()
         start = last = wall()
         while True:
-            run()
+            for _ in range(repeats):
+                run()
             now = wall()
-            durations.append(now - last)
+            durations.append((now - last) / repeats)
             last = now
             enough = len(durations) >= config.min_runs and now - start >= config.min_seconds
             if enough or len(durations) >= config.max_runs:
@@ -161,7 +167,15 @@ class LocalDevice:
             involuntary_switches=_difference(switches, switches_before),
             num_throttled=_difference(cpu_limits().num_throttled, throttled_before),
             affinity=affinity,
+            runs_per_sample=repeats,
         )
+
+    def _runs_per_sample(self, run: Callable[[], None], config: LatencyConfig) -> int:
+        """As many as last `min_sample_ms`, by one run."""
+        start = self._clock.wall()
+        run()
+        seconds = max(self._clock.wall() - start, 1e-9)
+        return max(1, min(_MAX_RUNS_PER_SAMPLE, math.ceil(config.min_sample_ms / 1e3 / seconds)))
 
     def _record(self, config: LatencyConfig, graph: str, window: Window, rejected: list[str], *, accepted: bool) -> LatencyRecord:
         p10, p50, p90 = (float(value) for value in np.percentile(window.durations_ms, (10, 50, 90))) if accepted else (None, None, None)
@@ -173,7 +187,8 @@ class LocalDevice:
             p10_ms=p10,
             p90_ms=p90,
             spread=window.spread if accepted else None,
-            runs=len(window.durations_ms),
+            runs=len(window.durations_ms) * window.runs_per_sample,
+            runs_per_sample=window.runs_per_sample,
             attempts=len(rejected) + accepted,
             reason=None if accepted else f"all {len(rejected)} windows rejected, the last because {rejected[-1]}",
             provenance=Provenance(

@@ -20,16 +20,21 @@ PRECISION = "float32"
 
 
 class LatencyConfig(Config):
-    """How latency is taken. A window is `warmup` runs, then timed ones until there are `min_runs` and `min_seconds`, `max_runs` at the most."""
+    """How latency is taken. A window is `warmup` runs, then timed samples until there are `min_runs` and `min_seconds`, `max_runs` at the most.
+
+    A sample is one run, or as many in a row as last `min_sample_ms`, whose mean counts. Many machines take the core away for some microseconds every few dozen
+    of them: a graph of 6 us is then either hit or not, and neither is what it adds to a network.
+    """
 
     provider: str = Field("CPUExecutionProvider", min_length=1, description="ONNX Runtime execution provider")
     threads: int = Field(1, ge=1, le=256, description="threads of one inference")
     batch: int = Field(1, ge=1, le=65536, description="images of one inference")
     warmup: int = Field(10, ge=0, le=10_000, description="runs before a window that are not timed")
-    min_runs: int = Field(30, ge=5, le=100_000, description="timed runs of a window, at least")
-    max_runs: int = Field(100, ge=5, le=100_000, description="timed runs of a window, at most")
+    min_runs: int = Field(30, ge=5, le=100_000, description="timed samples of a window, at least")
+    max_runs: int = Field(100, ge=5, le=100_000, description="timed samples of a window, at most")
+    min_sample_ms: float = Field(0.25, ge=0, le=1000, description="shorter runs are timed several at once, so that a sample lasts so long; 0: each run alone")
     min_seconds: float = Field(0.2, ge=0, le=60, description="length of a window, unless max_runs come first")
-    max_spread: float = Field(0.1, gt=0, le=10, description="widest interquartile range of a window's runs, as a share of their median")
+    max_spread: float = Field(0.1, gt=0, le=10, description="widest interquartile range of a window's samples, as a share of their median")
     cpu_ratio_floor: float = Field(0.95, ge=0, le=1, description="least CPU time / wall time of a window on a CPU provider; below it the core was shared")
     retries: int = Field(12, ge=0, le=1000, description="windows after the first, when one is rejected")
     pin: bool = Field(True, description="keep the measuring thread on one core (`threads` cores) where the system can")
@@ -65,11 +70,12 @@ class LatencyRecord(Config):
     key: str
     graph: str = Field(description="digest of the graph without weights")
     status: Literal["ok", "unmeasured"]
-    latency_ms: float | None = Field(None, gt=0, description="median over the runs of one window")
+    latency_ms: float | None = Field(None, gt=0, description="median over the samples of one window")
     p10_ms: float | None = None
     p90_ms: float | None = None
     spread: float | None = Field(None, ge=0, description="interquartile range / median")
     runs: int = Field(0, ge=0, description="timed runs of the window")
+    runs_per_sample: int = Field(1, ge=1, description="runs that were timed together")
     attempts: int = Field(1, ge=1, description="windows taken, rejected ones included")
     reason: str | None = Field(None, description="why it is unmeasured")
     provenance: Provenance

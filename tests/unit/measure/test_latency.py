@@ -66,7 +66,7 @@ def test_a_measurement_records_its_conditions(spec: NetworkSpec, model: bytes) -
     assert record.key == latency_key(graph_digest(spec), device.fingerprint(), LENIENT)
     assert record.latency_ms is not None and record.p10_ms is not None and record.p90_ms is not None
     assert 0 < record.p10_ms <= record.latency_ms <= record.p90_ms
-    assert 5 <= record.runs <= 20
+    assert 5 <= record.runs / record.runs_per_sample <= 20
     provenance = record.provenance
     assert provenance.device == device.fingerprint()
     assert provenance.runtime == f"onnxruntime {onnxruntime.__version__}"
@@ -88,7 +88,17 @@ def test_the_median_of_a_quiet_window_is_the_latency(spec: NetworkSpec, model: b
 def test_a_window_lasts_for_enough_runs_and_seconds(model: bytes) -> None:
     for step, runs in ((0.05, 30), (0.004, 50), (0.0001, 100)):
         record = LocalDevice(FakeClock([step], [1.0]).clock()).measure(model, LatencyConfig(), graph="g")
-        assert abs(record.runs - runs) <= 1
+        assert abs(record.runs / record.runs_per_sample - runs) <= 1
+
+
+def test_short_runs_are_timed_together_and_the_mean_of_a_sample_counts(model: bytes) -> None:
+    for step, together in ((0.002, 1), (0.0001, 3), (0.00001, 25)):
+        fake = FakeClock([step], [1.0])
+        record = LocalDevice(fake.clock()).measure(model, LatencyConfig(min_runs=5, max_runs=5), graph="g")
+        assert (record.runs_per_sample, record.runs) == (together, 5 * together)
+        assert record.latency_ms == pytest.approx(1e3 * step / together)
+    alone = LocalDevice(FakeClock([0.00001], [1.0]).clock()).measure(model, LatencyConfig(min_sample_ms=0), graph="g")
+    assert (alone.runs_per_sample, alone.latency_ms) == (1, pytest.approx(0.01))
 
 
 def test_a_shared_core_is_rejected_and_measured_again(model: bytes) -> None:
