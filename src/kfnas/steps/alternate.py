@@ -17,7 +17,7 @@ from kfnas.oneshot import BetaNAS, BetaNASConfig, StepRecord, records_as_arrays
 from kfnas.oneshot import alternate as alternations
 from kfnas.oneshot.packing import Packed, pack, unpack
 from kfnas.space.mixop_costs import OperatorCosts
-from kfnas.steps.context import DataPointer, Run, code_version, open_run, read_data, read_pointer, write_json
+from kfnas.steps.context import DataPointer, Run, code_version, read_data, write_json
 from kfnas.steps.operator_costs import require_costs
 from kfnas.steps.retrain import StoredCheckpoint
 from kfnas.steps.supernet_search import (
@@ -26,9 +26,8 @@ from kfnas.steps.supernet_search import (
     Hold,
     SupernetSearch,
     close_round,
-    load_supernet,
     mixop_space,
-    total_rounds,
+    open_supernet,
     trained_key,
 )
 from kfnas.storage import Pointer
@@ -49,17 +48,13 @@ def alternate(config: str, data: Path, state: Path, next_state: Path) -> None:
         ConfigError: no path meets the target.
         StaleFence: a later run has taken the search over.
     """
-    run = open_run(config)
-    pointer, prepared = read_pointer(state), read_data(data)
-    run.require_current(pointer)
-    run.renew(pointer)
-    search = load_supernet(run, pointer)
-    if search.round >= total_rounds(run):
-        write_json(next_state, pointer)
+    opened = open_supernet(config, state, next_state)
+    if opened is None:
         return
+    run, pointer, search = opened
     record = run.searches.record(TRAINED_KIND, trained_key(pointer, search))
     if record is None:
-        record = _alternate(run, pointer, prepared, search)
+        record = _alternate(run, pointer, read_data(data), search)
     done = search.betanas
     betanas = Alternations(record["importance"], (*done.logged, record["logged"]), (*done.results, tuple(record["result"])))
     write_json(next_state, close_round(run, pointer, replace(search, weights=record["weights"], betanas=betanas), record["metrics"]))

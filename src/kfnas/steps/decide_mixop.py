@@ -11,10 +11,10 @@ from kfnas.config import parse
 from kfnas.errors import NotFound
 from kfnas.oneshot import Potential
 from kfnas.oneshot.pc_nas import update_pool
-from kfnas.steps.context import Run, open_run, read_json, read_pointer, write_json
+from kfnas.steps.context import Run, read_json, write_json
 from kfnas.steps.operator_costs import limit_of, require_costs
 from kfnas.steps.score_potentials import POTENTIAL_KIND, SECONDS, potential_key
-from kfnas.steps.supernet_search import Tokens, close_round, load_supernet, mixop_space, total_rounds
+from kfnas.steps.supernet_search import Tokens, close_round, mixop_space, open_supernet
 from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,11 @@ def decide_mixop(config: str, state: Path, plan: Path, next_state: Path) -> None
         BudgetError: no candidate has a completion within the limit.
         StaleFence: a later run has taken the search over.
     """
-    run = open_run(config)
-    pointer, planned = read_pointer(state), read_json(plan)
-    run.require_current(pointer)
-    search = load_supernet(run, pointer)
-    if search.round >= total_rounds(run):
-        write_json(next_state, pointer)
+    opened = open_supernet(config, state, next_state)
+    if opened is None:
         return
+    run, pointer, search = opened
+    planned = read_json(plan)
     scored_at = parse(Pointer, planned["pointer"], source="plan")
     recorded = [_recorded(run, scored_at, tuple(tokens)) for tokens in planned["candidates"]]
     device_seconds = sum(record.pop(SECONDS) for record in recorded)

@@ -10,9 +10,9 @@ from pathlib import Path
 from kfnas.oneshot import EvolutionState
 from kfnas.oneshot.evolution import Scored
 from kfnas.oneshot.evolution import run as evolve_on
-from kfnas.steps.context import Run, open_run, read_data, read_pointer, write_json
+from kfnas.steps.context import Run, read_data, write_json
 from kfnas.steps.operator_costs import limit_of, require_costs
-from kfnas.steps.supernet_search import close_round, load_supernet, mixop_space, total_rounds
+from kfnas.steps.supernet_search import close_round, mixop_space, open_supernet
 from kfnas.storage import Pointer
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,10 @@ def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
         BudgetError: no random model is within it.
         StaleFence: a later run has taken the search over.
     """
-    run = open_run(config)
-    pointer, prepared = read_pointer(state), read_data(data)
-    run.require_current(pointer)
-    run.renew(pointer)
-    search = load_supernet(run, pointer)
-    if search.round >= total_rounds(run):
-        write_json(next_state, pointer)
+    opened = open_supernet(config, state, next_state)
+    if opened is None:
         return
+    run, pointer, search = opened
     space = mixop_space(run)
     pinned = require_costs(run)
     settings = run.config.shared.evolution_within(limit_of(run, pinned), space)
@@ -47,7 +43,7 @@ def evolve(config: str, data: Path, state: Path, next_state: Path) -> None:
         from kfnas.train.loop import cpu_threads
 
         assert search.weights is not None, "train_supernet comes first"
-        evaluator = SharedWeights(run, prepared).evaluator(run.searches.blob(search.weights))
+        evaluator = SharedWeights(run, read_data(data)).evaluator(run.searches.blob(search.weights))
 
         scored_at = time.monotonic()
 

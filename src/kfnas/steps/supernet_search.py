@@ -23,7 +23,7 @@ from kfnas.config import canonical_json, digest_of
 from kfnas.errors import SpaceError, StateVersionError
 from kfnas.oneshot import EvolutionState, PCNASState
 from kfnas.space import MixopSpace
-from kfnas.steps.context import ROUND_KIND, Run, round_key
+from kfnas.steps.context import ROUND_KIND, Run, open_run, read_pointer, round_key, write_json
 from kfnas.storage import Pointer
 
 FORMAT = 1
@@ -190,6 +190,30 @@ def load_supernet(run: Run, pointer: Pointer) -> SupernetSearch:
     with tempfile.TemporaryDirectory(prefix="kfnas-state-") as folder:
         run.searches.read_state(pointer, Path(folder))
         return SupernetSearch.from_json(json.loads((Path(folder) / FILE).read_text(encoding="utf-8")))
+
+
+class Opened(NamedTuple):
+    """A search that a step goes on with: its run, the pointer that the step was given, and the state that it points to."""
+
+    run: Run
+    pointer: Pointer
+    search: SupernetSearch
+
+
+def open_supernet(config: str, state: Path, next_state: Path) -> Opened | None:
+    """The search that `state` points to, held; None where it is over, and then `next_state` points to it too.
+
+    Raises:
+        StaleFence: a later run has taken the search over.
+    """
+    run, pointer = open_run(config), read_pointer(state)
+    run.require_current(pointer)
+    run.renew(pointer)
+    search = load_supernet(run, pointer)
+    if search.round >= total_rounds(run):
+        write_json(next_state, pointer)
+        return None
+    return Opened(run, pointer, search)
 
 
 def commit_supernet(run: Run, previous: Pointer, search: SupernetSearch) -> Pointer:
