@@ -64,7 +64,10 @@ def main() -> None:
     given = parser.parse_args()
     settings = TableConfig(rounds=given.rounds, held_out=given.networks, seed=given.seed)
     store = LocalStore(given.out / "store")
-    print("| space | pixels | width | threads | operators | unstable | minutes | spread of rounds | networks, ms | offset, ms | scale ", end="")
+    print(
+        "| space | pixels | width | threads | operators | unstable | minutes | spread of rounds | networks, ms | offset, ms | scale | ms a million parameters ",
+        end="",
+    )
     print("| mean abs. error | bias | R2 | Spearman | 95% error | sum alone | mult-adds | raw entries | third term |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for threads in given.threads:
@@ -111,6 +114,7 @@ def row(name: str, table: OperatorTable, minutes: float) -> str:
     return (
         f"| {name} | {question.arguments.resolution} | {question.arguments.width:g} | {question.threads} | {len(table.entries)} | {len(table.unmeasured)} "
         f"| {minutes:.1f} | {table.spread:.1%} | {latencies[0]:.3g} to {latencies[-1]:.3g} | {table.offset_ms:.3g} | {table.scale:.3f} "
+        f"| {table.ms_per_million_params:.3g} "
         f"| {errors.mean_absolute:.2%} | {errors.bias:+.2%} | {r2} | {rank} | {errors.error_95:.2%} "
         f"| {alone.mean_absolute:.2%} | {counted.mean_absolute:.2%} | {otherwise(table, load_space(name), num_parts):.2%} "
         f"| {otherwise(table, load_space(name), values_handed_over):.2%} |"

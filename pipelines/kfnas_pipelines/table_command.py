@@ -65,7 +65,7 @@ def described(table: OperatorTable, space: str) -> list[str]:
         f"protocol    {table.runtime}, {question.provider}, {threads}, batch {question.batch}, {question.precision}; "
         f"windows of {question.protocol.min_runs} to {question.protocol.max_runs} runs",
         f"operators   {len(table.entries)} measured, {len(table.unmeasured)} unstable; {settings.rounds} rounds, half of them within {table.spread:.1%}",
-        f"correction  {table.offset_ms:.4g} ms + {table.scale:.4g} x sum, fitted on {len(table.fit)} networks",
+        f"correction  {_correction(table)}, fitted on {len(table.fit)} networks",
         f"key         {question.key}",
     ]
     if not table.held_out:
@@ -77,6 +77,12 @@ def described(table: OperatorTable, space: str) -> list[str]:
         assert errors is not None
         lines.append(_row(name, errors))
     return [*lines, "", f"tightening  predictions of at most {1 / (1 + _errors(table).error_95):.3f} x the limit keep to it with a probability of 95%"]
+
+
+def _correction(table: OperatorTable) -> str:
+    if table.ms_per_million_params:
+        return f"{table.scale:.4g} x sum + {table.ms_per_million_params:.4g} ms a million parameters"
+    return f"{table.offset_ms:.4g} ms + {table.scale:.4g} x sum"
 
 
 _HEADER = f"{'foretold by':<12}{'mean |error|':>13}{'bias':>9}{'R2':>8}{'Spearman':>10}{'95% error':>11}"

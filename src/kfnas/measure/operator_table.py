@@ -1,19 +1,21 @@
 """Operator latency table: what each part of a space's networks takes on one device, and from that what a network takes.
 
 One run of a graph takes some time beside its operations (`overhead_ms`, measured on a graph that does next to nothing), so a part's share of a network is
-its entry less that. The sum over the parts is biased, since a runtime treats a layer alone otherwise than one among others (memory formats, caches): a line
-fitted on whole networks corrects it,
+its entry less that. The sum over the parts is biased, since a runtime treats a layer alone otherwise than one among others (memory formats, caches): a
+correction of two numbers, fitted on whole networks, mends that,
 
-    latency = offset + scale x sum of (entry - overhead).
+    latency = offset + scale x sum of (entry - overhead),    or    scale x sum of (entry - overhead) + rate x parameters,
+
+whichever foretells better what it was not fitted on.
 
 Entries and networks must be measured interleaved and shuffled, in several rounds, and their medians taken (`kfnas.measure.table_rounds`): what drifts
-while the table is taken then falls on all alike. How good the table is, is said by networks that the line was not fitted on.
+while the table is taken then falls on all alike. How good the table is, is said by networks that the correction was not fitted on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -25,12 +27,26 @@ from kfnas.config import Config, digest_of
 from kfnas.errors import MeasurementError, NotFound, UserError
 from kfnas.measure.onnx_graph import BUILDER_VERSION, graph_digest, part_digest
 from kfnas.measure.records import PRECISION, LatencyConfig
-from kfnas.space import LayerSpec, MixopLayers, NetworkArguments, NetworkSpec, OperatorCosts, Part, Space, Tail, part_of, parts_of
+from kfnas.space import (
+    LayerSpec,
+    MixopLayers,
+    NetworkArguments,
+    NetworkSpec,
+    OperatorCosts,
+    Part,
+    Space,
+    Tail,
+    num_params,
+    param_costs,
+    part_of,
+    parts_of,
+)
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 MIN_FIT = 3
 _SMALLEST_MS = 1e-6
 
+Floats = npt.NDArray[np.float64]
 Predictor = Literal["table", "sum", "mult_adds"]
 """What foretells a network's latency: the table, the table without its correction, or a line on the number of mult-adds, to compare with."""
 
@@ -102,6 +118,7 @@ class NetworkLatency(Config):
     latency_ms: float = Field(gt=0)
     sum_ms: float = Field(ge=0)
     mult_adds: int
+    params: int
 
 
 class TableErrors(NamedTuple):
@@ -125,6 +142,21 @@ class TableErrors(NamedTuple):
     error_95: float
 
 
+class Correction(NamedTuple):
+    """What makes a sum of parts the latency of a network: offset + scale x sum, or scale x sum + what its weights cost.
+
+    The second is what large caches ask for: a part that is run again and again keeps its weights in the nearest one, a network of many parts does not.
+    """
+
+    offset_ms: float
+    scale: float
+    ms_per_million_params: float
+
+    def __call__(self, sum_ms: float, params: float) -> float:
+        """Milliseconds."""
+        return self.offset_ms + self.scale * sum_ms + self.ms_per_million_params * params / 1e6
+
+
 class OperatorTable(Config):
     """A table, with its provenance. Entries are raw medians in milliseconds by the digest of their part (`part_digest`)."""
 
@@ -137,6 +169,7 @@ class OperatorTable(Config):
     spread: float = Field(ge=0, description="half of the parts differed by less than this between their rounds: (largest - smallest) / median")
     offset_ms: float
     scale: float = Field(gt=0)
+    ms_per_million_params: float = Field(description="what weights cost a network that a part alone keeps in the nearest cache; 0 where there is an offset")
     fit: tuple[NetworkLatency, ...]
     held_out: tuple[NetworkLatency, ...]
 
@@ -163,7 +196,7 @@ class OperatorTable(Config):
         Raises:
             MeasurementError, NotFound: as `part_ms`.
         """
-        return max(_SMALLEST_MS, self.offset_ms + self.scale * self.sum_ms(spec))
+        return max(_SMALLEST_MS, self._correction(self.sum_ms(spec), num_params(spec)))
 
     def costs(self, layers: MixopLayers) -> OperatorCosts:
         """Corrected costs of every operator of a mixed-operator space, in milliseconds; called with tokens, they equal `latency_ms` of that path.
@@ -171,19 +204,26 @@ class OperatorTable(Config):
         Raises:
             MeasurementError, NotFound: as `part_ms`.
         """
-        last = layers.after[-1]
+        last, counted = layers.after[-1], param_costs(layers)
         fixed = sum(self._layer_ms(layer) for layer in (*layers.before, *layers.after))
         fixed += self.part_ms(Tail(last.out_channels, last.out_size, layers.classifier))
-        entries = tuple(tuple(self._layer_ms(layer) for layer in choices) for choices in layers.mixops)
-        return OperatorCosts(fixed, entries).corrected(self.offset_ms, self.scale)
+        added = self._correction._replace(offset_ms=0.0)
+        entries = tuple(
+            tuple(added(self._layer_ms(layer), params) for layer, params in zip(choices, row, strict=True))
+            for choices, row in zip(layers.mixops, counted.entries, strict=True)
+        )
+        return OperatorCosts(self._correction(fixed, counted.fixed), entries)
 
     def errors(self, predictor: Predictor = "table") -> TableErrors | None:
         """Errors on the held-out networks; None without any."""
         if not self.held_out:
             return None
-        offset, scale = {"table": (self.offset_ms, self.scale), "sum": (0.0, 1.0), "mult_adds": _line(self.fit, "mult_adds")}[predictor]
-        measured = np.array([row.latency_ms for row in self.held_out])
-        return errors_of(offset + scale * _column(self.held_out, "mult_adds" if predictor == "mult_adds" else "sum_ms"), measured)
+        rows, measured = self.held_out, np.array([row.latency_ms for row in self.held_out])
+        if predictor == "mult_adds":
+            offset, scale = _line(self.fit)
+            return errors_of(offset + scale * _column(rows, "mult_adds"), measured)
+        correction = self._correction if predictor == "table" else Correction(0.0, 1.0, 0.0)
+        return errors_of(np.array([correction(row.sum_ms, row.params) for row in rows]), measured)
 
     def tightened(self, limit_ms: float) -> float:
         """The limit to hold predictions to, so that what they stand for keeps to `limit_ms` with a probability of 95%.
@@ -206,6 +246,10 @@ class OperatorTable(Config):
         differing = [f"{name} is {own[name]}, not {other[name]}" for name in other if own[name] != other[name]]
         if differing:
             raise UserError(f"this operator table does not fit: {'; '.join(differing)}; take a table for this space, device and protocol with `kfnas table`")
+
+    @property
+    def _correction(self) -> Correction:
+        return Correction(self.offset_ms, self.scale, self.ms_per_million_params)
 
     def _layer_ms(self, layer: LayerSpec) -> float:
         part = part_of(layer)
@@ -239,8 +283,9 @@ digest_of_part = lru_cache(maxsize=1 << 14)(part_digest)
 """`part_digest`, remembered: a search asks for the same parts again and again."""
 
 
-def fitted(networks: Sequence[NetworkLatency]) -> tuple[float, float]:
-    """Offset and scale of the line that has the least squared relative error on the networks.
+def fitted(networks: Sequence[NetworkLatency]) -> Correction:
+    """The correction that foretells best what it was not fitted on: of the two forms of `Correction` the one with the smaller squared relative error where each
+    network is foretold from the others (leave-one-out). Both have two numbers, fitted by least squared relative error.
 
     Raises:
         MeasurementError: there are fewer than `MIN_FIT`, or dearer parts do not make dearer networks.
@@ -249,16 +294,45 @@ def fitted(networks: Sequence[NetworkLatency]) -> tuple[float, float]:
         raise MeasurementError(
             f"only {len(networks)} networks could be measured to fit the operator table on, {MIN_FIT} are needed; leave a core free, and resume"
         )
-    offset, scale = _line(networks, "sum_ms")
-    if not scale > 0:
-        raise MeasurementError(
-            f"networks of dearer operators are not slower (scale {scale:.3g} of the fitted line): the measurements say nothing; "
-            "measure on a quieter machine, or fit on more networks (table.fit_networks)"
-        )
-    return offset, scale
+    columns = np.stack([np.ones(len(networks)), _column(networks, "sum_ms"), _column(networks, "params") / 1e6], axis=1)
+    relative = columns / np.array([row.latency_ms for row in networks])[:, None]
+    ranked = sorted(_FORMS, key=lambda form: _left_out(relative[:, form[0]], form[1]))
+    for used, solve in ranked:
+        found = np.zeros(3)
+        found[used] = solve(relative[:, used])
+        if found[1] > 0:
+            return Correction(*map(float, found))
+    raise MeasurementError(
+        "networks of dearer operators are not slower: the measurements say nothing; measure on a quieter machine, or fit on more networks (table.fit_networks)"
+    )
 
 
-def errors_of(predicted: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]) -> TableErrors:
+def _left_out(relative: Floats, solve: Callable[[Floats], Floats]) -> float:
+    """Mean squared error of foretelling 1, each row from a fit on the others."""
+    others = [np.delete(relative, index, axis=0) for index in range(len(relative))]
+    return float(np.mean([(row @ solve(rest) - 1) ** 2 for row, rest in zip(relative, others, strict=True)]))
+
+
+def _least_squares(relative: Floats) -> Floats:
+    """Factors [k] of columns [n, k] that come nearest to 1."""
+    size = np.maximum(np.abs(relative).mean(axis=0), _SMALLEST_MS)
+    factors: Floats = np.linalg.lstsq(relative / size, np.ones(len(relative)), rcond=None)[0] / size
+    return factors
+
+
+def _non_negative(relative: Floats) -> Floats:
+    """The same with factors of 0 or more: an operator cannot save time."""
+    from scipy.optimize import nnls
+
+    factors: Floats = nnls(relative, np.ones(len(relative)))[0]
+    return factors
+
+
+_FORMS = (([0, 1], _least_squares), ([1, 2], _non_negative))
+"""Columns (1, sum, millions of parameters) that a correction has factors for, and how they are found."""
+
+
+def errors_of(predicted: Floats, measured: Floats) -> TableErrors:
     """Errors of predictions [n] against measured latencies [n], n at least 1.
 
     `error_95` is the order statistic ceil(0.95 (n + 1)) of measured / predicted - 1 (split conformal prediction: Vovk, Gammerman and Shafer 2005).
@@ -281,16 +355,12 @@ def errors_of(predicted: npt.NDArray[np.float64], measured: npt.NDArray[np.float
     )
 
 
-def _line(networks: Sequence[NetworkLatency], column: Literal["sum_ms", "mult_adds"]) -> tuple[float, float]:
-    """Weighted by 1 / latency, so that an error counts as a share. All of one value: no offset."""
-    values, measured = _column(networks, column), np.array([row.latency_ms for row in networks])
-    if not np.ptp(values) > 0:
-        return 0.0, float(np.mean(measured) / max(np.mean(values), _SMALLEST_MS))
-    level = values.mean()
-    design = np.stack([np.ones_like(values), values / level], axis=1) / measured[:, None]
-    offset, scale = np.linalg.lstsq(design, np.ones_like(values), rcond=None)[0]
-    return float(offset), float(scale / level)
+def _line(networks: Sequence[NetworkLatency]) -> tuple[float, float]:
+    """Offset and scale of the line on mult-adds. Weighted by 1 / latency, so that an error counts as a share."""
+    measured = np.array([row.latency_ms for row in networks])
+    offset, scale = _least_squares(np.stack([np.ones(len(networks)), _column(networks, "mult_adds")], axis=1) / measured[:, None])
+    return float(offset), float(scale)
 
 
-def _column(networks: Sequence[NetworkLatency], column: Literal["sum_ms", "mult_adds"]) -> npt.NDArray[np.float64]:
+def _column(networks: Sequence[NetworkLatency], column: Literal["sum_ms", "mult_adds", "params"]) -> Floats:
     return np.array([getattr(row, column) for row in networks], dtype=np.float64)

@@ -21,7 +21,7 @@ from kfnas.measure.latency import Device
 from kfnas.measure.onnx_graph import build_onnx, build_part, graph_digest, part_digest
 from kfnas.measure.operator_table import NetworkLatency, OperatorTable, TableConfig, TableQuestion, fitted, shares_of
 from kfnas.measure.records import LatencyConfig
-from kfnas.space import NetworkArguments, NetworkSpec, Part, Space, distinct_parts, mult_adds, parts_of
+from kfnas.space import NetworkArguments, NetworkSpec, Part, Space, distinct_parts, mult_adds, num_params, parts_of
 
 MAX_TRIES = 3
 MAX_UNMEASURED = 0.02
@@ -166,12 +166,13 @@ def table_of_rounds(question: TableQuestion, plan: TablePlan, rounds: Sequence[S
             latency_ms=median(kept[digest]),
             sum_ms=shares_of(parts_of(spec), entries, overhead, plan.batch),
             mult_adds=mult_adds(spec),
+            params=num_params(spec),
         )
         for digest, spec in plan.networks.items()
         if digest in kept and all(part_digest(part, plan.batch) in entries for part in parts_of(spec))
     }
     fit = tuple(usable[digest] for digest in plan.fit if digest in usable)
-    offset, scale = fitted(fit)
+    correction = fitted(fit)
     return OperatorTable(
         question=question,
         runtime=next((taken.runtime for round in rounds for taken in round if taken.runtime), ""),
@@ -179,8 +180,7 @@ def table_of_rounds(question: TableQuestion, plan: TablePlan, rounds: Sequence[S
         entries=entries,
         unmeasured=unmeasured,
         spread=float(np.median([(max(kept[digest]) - min(kept[digest])) / entries[digest] for digest in entries])),
-        offset_ms=offset,
-        scale=scale,
+        **correction._asdict(),
         fit=fit,
         held_out=tuple(row for digest, row in usable.items() if digest not in plan.fit),
     )

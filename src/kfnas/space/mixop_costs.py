@@ -48,10 +48,6 @@ class OperatorCosts:
         """Costs of the cheapest and of the dearest network."""
         return self.fixed + sum(map(min, self.entries)), self.fixed + sum(map(max, self.entries))
 
-    def corrected(self, offset: float, scale: float) -> OperatorCosts:
-        """The same after the line offset + scale x cost; `scale` is above 0."""
-        return OperatorCosts(offset + scale * self.fixed, tuple(tuple(scale * entry for entry in row) for row in self.entries))
-
 
 def mult_add_costs(layers: MixopLayers) -> OperatorCosts:
     """Mult-adds of every operator; the sum is exactly `kfnas.space.mult_adds` of the network."""

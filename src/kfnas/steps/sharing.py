@@ -92,10 +92,13 @@ def _one_data(runs: Sequence[Run]) -> DataPointer:
 
 
 def _candidates(run: Run, search: SupernetSearch, count: int) -> list[Tokens]:
-    """Networks of the last update, drawn alike, each canonical form once; in the order of their potential."""
+    """Networks of the last update, drawn alike, each canonical form once; in the order of their potential.
+
+    Those over the limit, which have none and come last, are among them: what is asked of the weights is whether they rank.
+    """
     found: dict[Tokens, Tokens] = {}
-    for path in search.ranked(len(run.space.num_choices)):
-        found.setdefault(run.space.canonical(run.space.architecture(path.tokens)).tokens, path.tokens)
+    for candidate in search.pcnas.updates[-1]:
+        found.setdefault(run.space.canonical(run.space.architecture(candidate.tokens)).tokens, candidate.tokens)
     paths = list(found.values())
     drawn = np.random.default_rng([run.config.seed, _DRAW]).permutation(len(paths))[:count]
     return [paths[index] for index in sorted(drawn)]

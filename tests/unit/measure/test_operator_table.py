@@ -18,7 +18,7 @@ from kfnas.measure import (
     table_of_rounds,
     take,
 )
-from kfnas.measure.operator_table import errors_of
+from kfnas.measure.operator_table import errors_of, fitted
 from kfnas.measure.table_rounds import levelled
 from kfnas.space import MixopSpace, NetworkArguments, Space, mnas_space
 from kfnas.space.layers import NetworkSpec
@@ -69,6 +69,30 @@ def test_the_fit_recovers_the_bias_of_additive_latencies(plan: TablePlan) -> Non
     assert errors.mean_absolute < 1e-6 and errors.error_95 < 1e-6
     assert errors.r2 == pytest.approx(1) and errors.spearman == pytest.approx(1)
     assert table.tightened(2.0) == pytest.approx(2.0)
+
+
+def test_weights_that_come_from_further_away_in_a_whole_network_are_paid_for(plan: TablePlan) -> None:
+    """Ten networks that take 1.1 times their sum and 0.2 ms more for each million of parameters."""
+    rng = np.random.default_rng(0)
+    sums, params = rng.uniform(1, 3, 10), rng.integers(100_000, 5_000_000, 10)
+    rows = [measured(total, count, 1.1 * total + 0.2 * count / 1e6) for total, count in zip(sums, params, strict=True)]
+    assert fitted(rows) == pytest.approx((0.0, 1.1, 0.2))
+    line = [measured(total, count, 0.3 + 1.1 * total) for total, count in zip(sums, params, strict=True)]
+    assert fitted(line) == pytest.approx((0.3, 1.1, 0.0))
+    saved = fitted([measured(total, count, 1.1 * total - 0.01 * count / 1e6) for total, count in zip(sums, params, strict=True)])
+    assert saved.ms_per_million_params >= 0
+
+
+def measured(sum_ms: float, params: int, latency_ms: float) -> NetworkLatency:
+    return NetworkLatency(architecture="a:0", latency_ms=latency_ms, sum_ms=sum_ms, mult_adds=1, params=int(params))
+
+
+def test_what_a_table_foretells_for_weights_is_in_the_costs_of_operators_too(plan: TablePlan) -> None:
+    table = table_on(AdditiveDevice(), plan).model_copy(update={"offset_ms": 0.0, "scale": 1.2, "ms_per_million_params": 3.0})
+    costs = table.costs(space().layers(ARGUMENTS))
+    rng = np.random.default_rng(3)
+    for architecture in (space().random(rng) for _ in range(5)):
+        assert costs(architecture.tokens) == pytest.approx(table.latency_ms(space().network(architecture, ARGUMENTS)))
 
 
 def test_the_correction_and_the_entries_each_add_to_what_is_foretold(plan: TablePlan) -> None:
@@ -303,4 +327,4 @@ def test_a_table_that_was_tried_on_nothing_tightens_no_limit(plan: TablePlan) ->
 
 def test_a_row_of_a_network_has_a_latency_above_zero() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
-        NetworkLatency(architecture="a:0", latency_ms=0.0, sum_ms=0.0, mult_adds=1)
+        NetworkLatency(architecture="a:0", latency_ms=0.0, sum_ms=0.0, mult_adds=1, params=1)
