@@ -24,7 +24,7 @@ def _commands() -> None:
 def sharing(configs: tuple[Path, ...], overrides: tuple[str, ...], networks: int, seeds: int, output: Path | None) -> None:
     """How well shared weights rank: PC-NAS's Fig. 2b.
 
-    Takes finished searches on one supernet: PC-NAS's, and one-shot ones on the same data and space to compare it with. Candidates of PC-NAS's last update are
+    Takes finished searches on one supernet: PC-NAS's, and one-shot ones on the same data and space to compare it with. Candidates of PC-NAS's last updates are
     trained alone by its `proxy` recipe, and each search's shared weights are asked for their accuracies. Killed, it goes on where it stands when it is given
     again. `--set` changes all of the configurations.
 

@@ -1,4 +1,4 @@
-"""How well the shared weights of finished searches rank networks: candidates of a PC-NAS search's last update, trained alone and read from each supernet.
+"""How well the shared weights of finished searches rank networks: candidates of a PC-NAS search's last updates, trained alone and read from each supernet.
 
 The trainings are children of a folder of their own in the store, `<search>-sharing`: each is made once, whatever is killed, and more networks, seeds or
 searches add to what is there.
@@ -15,6 +15,7 @@ import numpy as np
 
 from kfnas.config import parse
 from kfnas.errors import ConfigError, NotFound
+from kfnas.oneshot.paths import complete
 from kfnas.steps.context import DataPointer, Run, architecture_text, open_run
 from kfnas.steps.measure_latency import child_key
 from kfnas.steps.prepared import data_folder, outcome_record
@@ -33,9 +34,9 @@ def prove_sharing(configs: Sequence[str], *, num_networks: int, seeds: int = 1, 
     """Train networks alone, read them from each search's shared weights, and compare.
 
     Args:
-        configs: canonical JSON of RunConfigs, whose searches have trained their weights to the end; the first is PC-NAS's, whose last update's candidates are
+        configs: canonical JSON of RunConfigs, whose searches have trained their weights to the end; the first is PC-NAS's, whose last candidates are
             the networks, and whose `proxy` is the recipe of the stand-alone trainings.
-        num_networks: that are drawn of the candidates; all where there are fewer.
+        num_networks: that are compared.
         seeds: stand-alone trainings of each network, whose mean accuracy counts.
         tell: is given a line after each training.
 
@@ -92,16 +93,24 @@ def _one_data(runs: Sequence[Run]) -> DataPointer:
 
 
 def _candidates(run: Run, search: SupernetSearch, count: int) -> list[Tokens]:
-    """Networks of the last update, drawn alike, each canonical form once; in the order of their potential.
+    """Networks of the last update, drawn alike, each canonical form once, in the order of their potential; where these are too few, random completions of the
+    candidates of the update before, and so on.
 
-    Those over the limit, which have none and come last, are among them: what is asked of the weights is whether they rank.
+    Those over the limit, which have no potential and come last, are among them: what is asked of the weights is whether they rank.
     """
-    found: dict[Tokens, Tokens] = {}
-    for candidate in search.pcnas.updates[-1]:
-        found.setdefault(run.space.canonical(run.space.architecture(candidate.tokens)).tokens, candidate.tokens)
-    paths = list(found.values())
-    drawn = np.random.default_rng([run.config.seed, _DRAW]).permutation(len(paths))[:count]
-    return [paths[index] for index in sorted(drawn)]
+    rng, num_choices = np.random.default_rng([run.config.seed, _DRAW]), mixop_space(run).num_choices
+    chosen: dict[Tokens, Tokens] = {}
+    for update in reversed(search.pcnas.updates):
+        found: dict[Tokens, Tokens] = {}
+        for candidate in update:
+            tokens = complete(candidate.tokens, num_choices, rng)
+            found.setdefault(run.space.canonical(run.space.architecture(tokens)).tokens, tokens)
+        fresh = [form for form in found if form not in chosen]
+        drawn = rng.permutation(len(fresh))[: count - len(chosen)]
+        chosen |= {fresh[index]: found[fresh[index]] for index in sorted(drawn)}
+        if len(chosen) == count:
+            break
+    return list(chosen.values())
 
 
 def _trained_alone(run: Run, data: DataPointer, networks: Sequence[Tokens], seeds: int, tell: Callable[[str], None]) -> dict[Tokens, float]:

@@ -41,7 +41,7 @@ def sharing_files(figures: Sharing, config: RunConfig) -> dict[str, bytes]:
                 "Agreement",
                 [_agreement(figures), *([_differences(figures)] if figures.differences else [])],
                 [Plot("sharing", lambda axes: _draw(axes, figures), "Accuracy with shared weights against accuracy of networks trained alone")],
-                text="The networks are candidates of the last update. Intervals are 95%, by bootstrap over networks; differences are over the same resamples.",
+                text="The networks are candidates of the last updates. Intervals are 95%, by bootstrap over networks; differences are over the same resamples.",
             ),
         ),
         config=config.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""Networks of a PC-NAS search's last update, trained alone and read from shared weights."""
+"""Networks of a PC-NAS search's last updates, trained alone and read from shared weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from kfnas.space.mixop_operators import Bottleneck, Identity
 from kfnas.space.mixop_skeletons import MixopSkeleton, Stage
 from kfnas.steps import context
 from kfnas.steps.config import RunConfig
-from kfnas.steps.sharing import prove_sharing
+from kfnas.steps.context import open_run
+from kfnas.steps.sharing import _candidates, prove_sharing
 from kfnas.steps.sharing_report import sharing_files, sharing_headline
 from kfnas.steps.status import progress
+from kfnas.steps.supernet_search import load_supernet
 from kfnas.testing.supernet_sequence import SupernetSequence, small_supernet_search
 
 
@@ -41,7 +43,7 @@ def test_candidates_are_trained_once_and_ranked_by_each_searchs_weights(tmp_path
     told: list[str] = []
     figures = prove_sharing([ours.text, other.text], num_networks=4, seeds=2, tell=told.append)
     assert figures.searches == ("pcnas", "oneshot")
-    assert 3 <= len(figures.networks) <= 4
+    assert len({network.architecture for network in figures.networks}) == 4
     assert len(told) == 2 * len(figures.networks)
     assert all(0 <= network.shared[name] <= 1 for network in figures.networks for name in figures.searches)
     told.clear()
@@ -60,6 +62,17 @@ def test_candidates_are_trained_once_and_ranked_by_each_searchs_weights(tmp_path
         prove_sharing([ours.model_copy(update={"seed": 5}).text], num_networks=4)
     with pytest.raises(NotFound, match="run it first"):
         prove_sharing([ours.model_copy(update={"name": "another"}).text], num_networks=4)
+
+
+def test_candidates_of_earlier_updates_are_completed_where_the_last_ones_are_too_few(tmp_path: Path) -> None:
+    config = searched(tmp_path / "store", "pcnas")
+    run = open_run(config.text)
+    search = load_supernet(run, run.searches.head().pointer())
+    last = {run.space.canonical(run.space.architecture(candidate.tokens)).tokens for candidate in search.pcnas.updates[-1]}
+    few, more = (_candidates(run, search, len(last) + extra) for extra in (0, 2))
+    assert {run.space.canonical(run.space.architecture(tokens)).tokens for tokens in few} == last
+    assert more[: len(last)] == few and len({run.space.canonical(run.space.architecture(tokens)).tokens for tokens in more}) == len(last) + 2
+    assert all(any(tokens[:-1] == candidate.tokens for candidate in search.pcnas.updates[-2]) for tokens in more[len(last) :])
 
 
 def test_a_search_that_is_not_at_its_end_is_not_ranked(tmp_path: Path) -> None:
