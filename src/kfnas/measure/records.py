@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from kfnas.config import Config, canonical_json, digest_of, parse
 from kfnas.errors import DataError, MeasurementError, NotFound, StateVersionError, UserError
@@ -44,6 +44,14 @@ class LatencyConfig(Config):
         if self.max_runs < self.min_runs:
             raise ValueError(f"max_runs {self.max_runs} is below min_runs {self.min_runs}; raise max_runs or lower min_runs")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_sample(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The default is left out: digests of configurations stay as they were before there was the field."""
+        value: dict[str, Any] = handler(self)
+        if self.min_sample_ms == LatencyConfig.model_fields["min_sample_ms"].default:
+            value.pop("min_sample_ms", None)
+        return value
 
 
 class Provenance(Config):
