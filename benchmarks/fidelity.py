@@ -52,8 +52,8 @@ def pilot(num_architectures: int = 34, epochs: int = 10) -> None:
     from kfnas.train import Classification, ClassificationConfig, ProxyConfig, train_child
 
     task, space = Classification(), load_space("mnas_tiny")
-    print("| width | images | batch | optimiser, rate | accuracy | between architectures | between seeds | rho of two seeds | CPU s |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| width | images | batch | optimiser, rate | n | accuracy | between architectures | between seeds | rho of two seeds | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for tried in PILOTS:
         data = task.prepare(ClassificationConfig(resolution=14, num_train=tried.num_train, num_val=10_000), seed=0)
         recipe = ProxyConfig(epochs=epochs, batch_size=tried.batch_size, optimizer=tried.optimizer, learning_rate=tried.learning_rate)
@@ -67,7 +67,7 @@ def pilot(num_architectures: int = 34, epochs: int = 10) -> None:
         rho = rank_correlation(found[:, 0], found[:, 1], rng=np.random.default_rng(0))
         spent = time.process_time() - started
         print(
-            f"| {tried.width} | {tried.num_train} | {tried.batch_size} | {tried.optimizer}, {tried.learning_rate} | {found.mean():.3f} "
+            f"| {tried.width} | {tried.num_train} | {tried.batch_size} | {tried.optimizer}, {tried.learning_rate} | {num_architectures} | {found.mean():.3f} "
             f"| {between:.4f} | {within:.4f} | {rho.value:.2f} ({rho.low:.2f} to {rho.high:.2f}) | {spent:.0f} |",
             flush=True,
         )
@@ -110,11 +110,12 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pilot", "table"))
+    parser.add_argument("--architectures", type=int, default=34, help="pilot: how many are trained in each setting")
     parser.add_argument("--config", type=Path, default=STUDY)
     parser.add_argument("--store", help="the study's store, where it is another than the configuration's")
     given = parser.parse_args()
     if given.what == "pilot":
-        pilot()
+        pilot(given.architectures)
     else:
         table(given.config, given.store)
 

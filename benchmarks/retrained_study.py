@@ -84,9 +84,9 @@ def retrained(text: str, architecture: str, seed: int, folder: str) -> float:
         task, _ = task_of(run.config)
         spec = run.network(tokens, pointer)
         outcome = retrain(spec, load_data(run, pointer, TRAINING_SPLITS), task, run.config.retrain, seed)
-        top1 = 0.0
-        if outcome.weights is not None:
-            top1 = evaluate_final(outcome.weights, spec, load_data(run, pointer, ("test",)), task)[task.metric]
+        if outcome.weights is None:
+            raise SystemExit(f"{architecture} diverged with seed {seed} when it was trained from scratch: give another base.retrain.learning_rate")
+        top1 = evaluate_final(outcome.weights, spec, load_data(run, pointer, ("test",)), task)[task.metric]
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps({"top1": top1, "architecture": architecture, "seed": seed}))
@@ -152,6 +152,9 @@ def report(study: StudyConfig, plan: StudyPlan, worth: dict[str, list[tuple[Incu
             ratio,
         ]
         lines.append(f"| {row} | {' | '.join(cells)} |")
+    lines += ["", "| search | worth of each incumbent (%), after so many children |", "|---|---|"]
+    for name, found_there in worth.items():
+        lines.append(f"| {name} | {', '.join(f'{one.samples}: {100 * fmean(top1):.2f}' for one, top1 in found_there)} |")
     _draw(by_seconds, level, study.reference, folder / f"{study.name}.png")
     return "\n".join(lines)
 

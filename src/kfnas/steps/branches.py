@@ -54,7 +54,7 @@ def prove_branches(
     run = open_run(config)
     if run.config.algorithm is None:
         raise ConfigError(f"algorithm: search {run.config.name!r} is of {run.config.method}; give a configuration of a search on one supernet")
-    if 1 not in branches or any(num_networks % count for count in branches):
+    if 1 not in branches or min(branches) < 1 or any(num_networks % count for count in branches):
         raise ConfigError(f"{num_networks} networks cannot be shared by {list(branches)}; give numbers that divide it, 1 among them")
     data, networks = data_of(run), _networks(run, num_networks)
     kept = SearchStore(run.store, f"{run.config.name}-branches")

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kfnas.errors import NotFound
+from kfnas.errors import NotFound, SpaceError
 from kfnas.report.study_page import StudyReport, study_files
 from kfnas.steps.config import RunConfig, run_config
 from kfnas.steps.context import Run, code_version, open_run, write_json
@@ -72,7 +72,14 @@ def _compared(
 ) -> tuple[dict[str, float], dict[str, bytes], StudyReport]:
     if config.kind == "knowledge":
         assert donor is not None
-        found = compare_knowledge(config, open_run(plan.variants[0].config.text).space, donor, rows)
+        space = open_run(plan.variants[0].config.text).space
+        if config.donor.search is not None:
+            theirs = _existing(plan.variants[0].config, config.donor.search).space
+            if theirs.digest != space.digest:
+                raise SpaceError(
+                    f"donor.search: {config.donor.search} searched {theirs.name!r}, and the rows search {space.name!r}; operators compare in one space alone"
+                )
+        found = compare_knowledge(config, space, donor, rows)
         return knowledge_metrics(found), _tables("operators", operator_records(found)), knowledge_report(config, rows, donor, found)
     table = summaries(rows, config.reference)
     return study_metrics(table), _tables("rows", table_records(table)), study_report(config, rows, table, donor)

@@ -9,7 +9,8 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from kfnas.config import Config, canonical_json, digest_of, load_yaml, parse
-from kfnas.steps.config import LOCATION_FIELDS, RunConfig, absolute, apply_override, complete
+from kfnas.steps.config import LOCATION_FIELDS, RunConfig, apply_override, complete
+from kfnas.steps.study_config import with_absolute_store
 from kfnas.studies.fidelity import Criterion
 
 GIVEN_FIELDS = ("name", "seed", "pool", "prior")
@@ -114,7 +115,6 @@ def load_fidelity_config(path: Path, overrides: tuple[str, ...] = ()) -> Fidelit
     for override in overrides:
         apply_override(value, override)
     study = parse(FidelityConfig, value, source=str(path))
-    store = study.base.get("store", RunConfig.model_fields["store"].default)
-    study = study.model_copy(update={"base": {**study.base, "store": absolute(str(store))}})
+    study = study.model_copy(update={"base": with_absolute_store(study.base)})
     study.run(study.truth.epochs)
     return study

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kfnas.config import parse
+from kfnas.errors import ConfigError
 from kfnas.steps.config import RunConfig, complete
 from kfnas.steps.study_config import StudyConfig
 from kfnas.studies.variants import Row, derived, derived_donor, donor_name
@@ -45,7 +46,7 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     """The searches of a study, each checked as `kfnas run` checks it.
 
     Raises:
-        ConfigError: a row makes a configuration that is wrong, or needs a donor that the study does not name.
+        ConfigError: a row makes a configuration that is wrong, or needs a donor that the study does not name, or one that the donor's search cannot serve.
     """
     donor = None
     search, pool = study.donor.search, study.donor.pool
@@ -64,11 +65,23 @@ def plan_study(study: StudyConfig) -> StudyPlan:
         for seed in study.seeds
         for row in study.rows
     )
+    if donor is not None:
+        _check_donor(donor, variants)
     return StudyPlan(donor, variants)
 
 
 def _needs_donor(study: StudyConfig) -> bool:
-    return study.kind != "ablation" or any(row.needs_donor for row in study.rows)
+    return study.kind == "knowledge" or any(row.needs_donor for row in study.rows)
+
+
+def _check_donor(donor: RunConfig, variants: tuple[Variant, ...]) -> None:
+    for variant in variants:
+        config = variant.config
+        if variant.row.needs_donor and donor.space != config.space:
+            raise ConfigError(
+                f"donor.set: space is {donor.space.model_dump(mode='json')}, and row {variant.row.name} searches {config.space.model_dump(mode='json')}; "
+                f"critics and pools are of one space: give both the same"
+            )
 
 
 def _run(fields: dict[str, object], source: str) -> RunConfig:

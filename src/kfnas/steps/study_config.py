@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ DEFAULT_ROWS: dict[str, tuple[str, ...]] = {
     "transfer": ("fresh", "uac", "akp", "both"),
     "knowledge": ("fresh", "uac"),
 }
+
+SECTIONS = {"search": "{agent: fnas}", "pool": "{name: mine}", "oneshot": "{training: {batch_size: 64}}"}
+"""Fields of a run that rows and donors change in part, each with an example."""
 
 
 class DonorConfig(Config):
@@ -68,6 +72,13 @@ class StudyConfig(Config):
         for field in ("name", "seed"):
             if field in self.base:
                 raise ValueError(f"base.{field}: rows and seeds give it; remove it")
+        changes = {"base": self.base, "donor.set": self.donor.set} | {f"rows: {row.name}: set": row.set for row in self.rows}
+        for place, fields in changes.items():
+            for field in SECTIONS:
+                if not isinstance(fields.get(field), Mapping | None):
+                    raise ValueError(f"{place}.{field}: {fields[field]!r} is no mapping of fields; write its fields, such as {SECTIONS[field]}")
+        if self.kind != "ablation" and self.donor.search is None and self.donor.seed in self.seeds:
+            raise ValueError(f"donor.seed: {self.donor.seed} is one of the rows' seeds, and both would begin with the same draws; give another")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: one of {list(self.seeds)} is there twice; keep one of them")
         names = [row.name for row in self.rows]
@@ -114,8 +125,13 @@ def load_study_config(path: Path, kind: Kind, overrides: tuple[str, ...] = ()) -
     if kind == "knowledge" and "rows" in value:
         value = {**value, "rows": _shown(parse(StudyConfig, {**value, "kind": "transfer"}, source=str(path))), "baseline": None}
     study = parse(StudyConfig, {**value, "kind": kind}, source=str(path))
-    store = study.base.get("store", RunConfig.model_fields["store"].default)
-    return study.model_copy(update={"base": {**study.base, "store": absolute(str(store))}})
+    return study.model_copy(update={"base": with_absolute_store(study.base)})
+
+
+def with_absolute_store(base: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The fields of a run whose store, if it is a relative folder, is taken from the current folder; what is no text is left for the run to refuse."""
+    store = base.get("store", RunConfig.model_fields["store"].default)
+    return {**base, "store": absolute(store) if isinstance(store, str) else store}
 
 
 def _known(kind: str, name: str) -> dict[str, Any]:

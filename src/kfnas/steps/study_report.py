@@ -113,13 +113,18 @@ def _headline(table: Sequence[RowSummary], reference: str, metric: str) -> str:
         else most.name
     )
     saved = most.savings["device_seconds"]
-    if most.akp == baseline.akp and own and own.mean:
+    if not _is_warmer(most, baseline) and own and own.mean:
         reached = f"reached {reference}'s final reward with {saved:.1f} times less device time" if saved else f"did not reach {reference}'s final reward"
         words += f", and {reached}"
     if most.top1 and baseline.top1:
         name = METRIC_NAMES.get(metric, metric)
         words += f"; {name} {figures.percent(most.top1.mean)} against {figures.percent(baseline.top1.mean)}"
     return words + "."
+
+
+def _is_warmer(row: RowSummary, baseline: RowSummary) -> bool:
+    """Whether its children start from other blocks than the baseline's, so that rewards of the two do not compare."""
+    return row.akp and (not baseline.akp or row.akp_from != baseline.akp_from)
 
 
 def _rows_table(rows: Sequence[RowResult], table: Sequence[RowSummary], reference: str, metric: str) -> StudyTable:
@@ -160,7 +165,7 @@ def _savings_table(table: Sequence[RowSummary], reference: str, metric: str) -> 
                 figures.plain(row.best_reward.mean if row.best_reward else None),
                 _count(row.num_drawn),
                 _count(row.num_epochs),
-                *(_saving(row, over, warm=row.akp and not baseline.akp) for over in OVER),
+                *(_saving(row, over, warm=_is_warmer(row, baseline)) for over in OVER),
             ],
             own=row.name != reference,
         )
@@ -169,7 +174,7 @@ def _savings_table(table: Sequence[RowSummary], reference: str, metric: str) -> 
     name = METRIC_NAMES.get(metric, metric)
     caption = f"Against {reference}. Gain in {name} in points, paired by seed, and savings with 95% bootstrap intervals over seeds. A saving is how many times "
     caption += f"less is spent until the mean best reward stays at or above the final one of {reference}."
-    if any(row.akp and not baseline.akp for row in table):
+    if any(_is_warmer(row, baseline) for row in table):
         caption += f" {_WARM} Its children start from trained blocks, which raises the reward of the same network: go by the gain."
     columns = ("Row", f"Gain in {name}", "Best reward", "Drawn", "Epochs in all", "Saving, samples", "Saving, device time")
     return StudyTable(columns, lines, caption)

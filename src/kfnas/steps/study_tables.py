@@ -154,7 +154,7 @@ def _summary(row: RowResult, baseline: RowResult) -> RowSummary:
         num_epochs=spread(search.num_epochs for search in done),
         device_seconds=spread(search.device_seconds for search in done),
         best_reward=spread(float(curve.y[-1]) for search in done if len((curve := search.best_reward("samples")).y)),
-        savings={over: _paired(row, baseline, over, saving) for over in OVER},
+        savings={over: _saving(row, baseline, over) for over in OVER},
         bounds={over: None if is_baseline else _paired(row, baseline, over, lambda base, own: saving_interval(base, own, rng)) for over in OVER},
     )
 
@@ -183,6 +183,14 @@ def _gain(row: RowResult, baseline: RowResult, rng: np.random.Generator) -> Inte
         return None
     theirs, ours = ([float(_top1(search) or 0.0) for search in side] for side in zip(*both, strict=True))
     return paired_bootstrap(ours, theirs, rng=rng)
+
+
+def _saving(row: RowResult, baseline: RowResult, over: str) -> float | None:
+    """None also where a search of the row found nothing within the budget: it does not reach the quality, and the others' mean would hide it."""
+    if any(search.state in ("searched", "finished") and not len(search.best_reward(over).x) for search in row.searches):
+        return None
+    saved: float | None = _paired(row, baseline, over, saving)
+    return saved
 
 
 def _paired(row: RowResult, baseline: RowResult, over: str, measure: Callable[..., Any]) -> Any:

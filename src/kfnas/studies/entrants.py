@@ -155,7 +155,10 @@ def _entrant(text: str) -> Entrant:
         key, given, value = setting.partition("=")
         if not given or not key:
             raise ConfigError(f"agents: {setting!r} in {text!r} is no setting; write FIELD=VALUE, such as critic.threshold.quantile=0.7")
-        _set(fields, key.split("."), yaml.safe_load(value), text)
+        try:
+            _set(fields, key.split("."), yaml.safe_load(value), text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"agents: {setting!r} in {text!r} has no YAML as its value ({' '.join(str(error).split())}); write a number or a word") from None
     return Entrant(label.strip() or text, agent, _config(agent, fields, text))
 
 

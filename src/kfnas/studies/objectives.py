@@ -43,6 +43,7 @@ class Objective:
             values, so that a search is repeatable and all searches of one seed see the same world.
         score: tokens [n, decisions] -> what each is really worth, [n].
         size: number of valid architectures.
+        content: digest of the file that the answers come from, where they come from one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Objective:
     observe: Callable[[TokenArray, int], Floats]
     score: Callable[[TokenArray], Floats]
     size: int
+    content: str = ""
 
     @classmethod
     def of_functions(
@@ -67,11 +69,15 @@ class Objective:
         return cls(name, space, observe_all, score_all, space.size if size is None else size)
 
     def fingerprint(self) -> str:
-        """Digest (hex) of the space and of the answers for some architectures: another table, noise or function has another."""
+        """Digest (hex) of the space and of the answers for some architectures: another table, noise or function has another.
+
+        Where the answers come from a file, it counts as a whole; data that a `tables.py` reads counts by those answers alone.
+        """
         rng = np.random.default_rng(0)
         tokens = np.array([self.space.random(rng).tokens for _ in range(FINGERPRINTED)])
         answers = [self.score(tokens), self.observe(tokens, 0), self.observe(tokens, 1)]
-        return digest_of({"space": self.space.digest, "size": self.size, "answers": [[f"{value:.6g}" for value in answer] for answer in answers]})
+        shown = [[f"{value:.6g}" for value in answer] for answer in answers]
+        return digest_of({"space": self.space.digest, "size": self.size, "answers": shown, "content": self.content})
 
 
 Source = Callable[[], Objective]
@@ -126,7 +132,7 @@ class TableSource:
             raise DataError(
                 f"objective {self.name!r}: {function}{tuple(arguments)} of {self.folder}/tables.py failed ({error!r}); mend it or its data"
             ) from error
-        return _checked(_table_objective(self.name, table))
+        return _checked(replace(_table_objective(self.name, table), content=_content(Path(self.folder) / "tables.py")))
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,12 @@ class CsvSource:
         space, tokens = _decisions(self.path, frame, chosen)
         truth = _numbers(self.path, frame, self.target)
         seen = truth if self.observed is None else _numbers(self.path, frame, self.observed)
-        return _checked(_rows_objective(str(Path(self.path).name), space, tokens, truth, seen, self.noise))
+        objective = _rows_objective(str(Path(self.path).name), space, tokens, truth, seen, self.noise)
+        return _checked(replace(objective, content=_content(Path(self.path))))
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _tables_module(folder: Path) -> ModuleType:
@@ -203,10 +214,14 @@ def _table_objective(name: str, table: Any) -> Objective:
     counts = getattr(table, "choices", None)
     if missing or (decisions is None and counts is None):
         raise DataError(f"objective {name!r}: what its function returned lacks {', '.join(missing) or 'choices'}; return choices, observe and score")
-    if decisions is None:
-        decisions = {f"decision{index}": range(int(count)) for index, count in enumerate(counts or ())}
-    items = decisions.items() if hasattr(decisions, "items") else decisions
-    space = Space([Decision(str(key), tuple(choices)) for key, choices in items], name=name.replace(":", "_").replace(" ", "_"))
+    try:
+        if decisions is None:
+            assert counts is not None
+            decisions = {f"decision{index}": range(int(count)) for index, count in enumerate(counts)}
+        items = decisions.items() if hasattr(decisions, "items") else decisions
+        space = Space([Decision(str(key), tuple(choices)) for key, choices in items], name=name.replace(":", "_").replace(" ", "_"))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"objective {name!r}: its choices or decisions are none ({error}); return the number of choices of each decision") from error
     return Objective(name, space, table.observe, table.score, space.size)
 
 

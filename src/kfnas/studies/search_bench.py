@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kfnas.config import digest_of
-from kfnas.errors import ConfigError, ConflictError, RetryableError
+from kfnas.errors import AccessDenied, ConfigError, ConflictError, RetryableError, UserError
 from kfnas.studies.bench_runs import Run, read_run, search_once, write_atomically, write_run
 from kfnas.studies.bench_summary import Summary, as_csv, as_json, as_markdown
 from kfnas.studies.entrants import Entrant
@@ -85,6 +85,7 @@ def run(bench: Bench, output: Path, *, jobs: int = 1, trust_code: bool = False, 
         StorageFull: there is no room.
     """
     _check(bench, jobs)
+    _make(Path(output) / RUNS)
     todo = plan(bench, output)
     missing = [job for job in todo if _finished(job, trust_code=trust_code) is None]
     tell = on_progress or (lambda _done, _total: None)
@@ -143,7 +144,6 @@ def _check(bench: Bench, jobs: int) -> None:
 def _work(jobs: Sequence[Job], num_workers: int) -> Iterator[Path]:
     if not jobs:
         return
-    jobs[0].path.parent.mkdir(parents=True, exist_ok=True)
     if num_workers == 0:
         for job in jobs:
             yield work(job)
@@ -163,6 +163,15 @@ def _work(jobs: Sequence[Job], num_workers: int) -> Iterator[Path]:
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
             raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise AccessDenied(f"{folder}: may not be made ({error.strerror}); give a folder that may be written") from None
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder}: a file is in the way; give the path of a folder") from None
 
 
 def work(job: Job) -> Path:

@@ -7,6 +7,7 @@ Everything is found again by tags, since MLflow gives out its own run ids:
     kfnas.sample      id of a child's row
     kfnas.final       name of a finalist
     kfnas.study_id    on a study's own run, in which the runs of its searches are nested
+    kfnas.step        on a study's own run: the last step that its metrics were written with
     kfnas.rows        on the search's run: how many rows have been written whole
 
 A child's run is created running, given its values, then ended; values carry the time that the child finished, so that writing them twice is writing
@@ -19,6 +20,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +97,11 @@ class MLflowTracker:
             run = self._own_run(client, "study", view.study_id, view.study_id, None)
             _write_params(client, run, redacted(view.config))
             values = finite(view.metrics)
-            _write_points(client, run.info.run_id, [Point(name, value, view.num_finished, None) for name, value in values.items()], run.info.start_time)
+            # MLflow shows the value of the largest step, then of the latest time, then the largest; so a newer value may not have an earlier step.
+            step, now = max(view.num_finished, int(run.data.tags.get("kfnas.step", 0))), milliseconds(time.time())
+            client.set_tag(run.info.run_id, "kfnas.step", str(step))
+            changed = {name: value for name, value in values.items() if run.data.metrics.get(name) != value}
+            _write_points(client, run.info.run_id, [Point(name, value, step, now) for name, value in changed.items()], run.info.start_time)
             tags = {"kfnas.study_kind": view.kind, "kfnas.searches": " ".join(view.searches), "kfnas.code_version": view.code_version}
             client.log_batch(run.info.run_id, tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items()])
             for search in view.searches:

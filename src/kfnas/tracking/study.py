@@ -13,9 +13,9 @@ from kfnas.tracking.view import check_identity
 class StudyView:
     """A study as far as it has come.
 
-    `metrics` are named `group/name_unit`; `num_finished` of its parts are done, and metrics are written with that as their step, so that a study that is
-    compared again while it goes on shows how they came about. `searches` are the ids of searches whose runs belong under the study's. `state` is
-    `running | finished | failed`.
+    `metrics` are named `group/name_unit`; `num_finished` of its parts are done, and metrics that changed are written with that as their step, or the
+    last one if it is later, so that a study that is compared again shows how they came about, and its newest values. Parameters are those of its first
+    writing. `searches` are the ids of searches whose runs belong under the study's. `state` is `running | finished | failed`.
     """
 
     study_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from typing import Any
 
@@ -80,3 +81,14 @@ def test_an_injected_run_gets_the_metrics_of_a_study_and_is_neither_ended_nor_ta
 def test_an_id_or_a_state_that_cannot_be_shown_is_refused(study_id: str, state: str) -> None:
     with pytest.raises(ValueError, match=r"study id|state"):
         view(study_id, state=state)
+
+
+def test_the_newest_metrics_of_a_study_are_those_that_are_shown(mlflow_tracker_case: Any) -> None:
+    study_id, tracker = f"s-{uuid.uuid4().hex}", mlflow_tracker_case.open()
+    first = StudyView(study_id, "ablation", {"all/top1": 0.9, "all/akp": 1.0}, num_finished=2)
+    written = tracker.compare(first).run_id
+    client, _ = _runs(tracker, "tags.`kfnas.kind` = 'study'")
+    for value, done in ((0.8, 2), (0.7, 1)):  # compared again by another baseline, then with fewer rows
+        tracker.compare(dataclasses.replace(first, metrics={"all/top1": value, "all/akp": 1.0}, num_finished=done))
+        assert client.get_run(written).data.metrics == {"all/top1": value, "all/akp": 1.0}
+    assert len(client.get_metric_history(written, "all/akp")) == 1

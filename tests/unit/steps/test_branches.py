@@ -65,7 +65,7 @@ def test_each_group_is_trained_once_and_its_paths_are_drawn_from_its_own_operato
 
 def test_groups_that_do_not_come_out_even_and_other_searches_are_refused(tmp_path: Path) -> None:
     config = small_supernet_search(tmp_path / "store", "betanas", space={"name": "tiny", "width": 1.0})
-    for counts in ((1, 3), (2, 4)):
+    for counts in ((1, 3), (2, 4), (0, 1), (-2, 1)):
         with pytest.raises(ConfigError, match="give numbers that divide it, 1 among them"):
             prove_branches(config.text, branches=counts)
     with pytest.raises(ConfigError, match="give a configuration of a search on one supernet"):

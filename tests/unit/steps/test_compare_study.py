@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kfnas.config import parse
-from kfnas.errors import ConfigMismatch, NotFound
+from kfnas.errors import ConfigMismatch, NotFound, SpaceError
 from kfnas.steps.compare_study import PAGE, compare_study, study_blob
 from kfnas.steps.config import RunConfig
 from kfnas.steps.context import open_run
@@ -98,6 +98,13 @@ def test_an_existing_search_gives_its_critic_and_its_pool(ablation, folder):
     assert metrics["metrics"]["operators/num_architectures"] == 2
     assert "abl-all-s0" in page
     assert "Operators of the best architectures" in page
+
+
+def test_operators_of_a_donor_of_another_space_are_not_compared(ablation, folder):
+    study = study_of(folder / "store", "other", kind="knowledge", donor={"search": "abl-all-s0", "pool": "abl-all-s0"}, seeds=[0])
+    changed = study.model_copy(update={"base": {**study.base, "space": {"name": "mnas_tiny"}}})
+    with pytest.raises(SpaceError, match="operators compare in one space alone"):
+        compare_study(changed.text, folder / "m", folder / "p")
 
 
 def test_a_donor_that_is_not_there_is_told(folder):

@@ -85,6 +85,20 @@ def test_an_existing_search_without_its_pool_cannot_give_one():
         plan_study(study(kind="transfer", donor={"search": "old"}))
 
 
+def test_a_donor_of_another_space_is_refused_before_anything_runs():
+    with pytest.raises(ConfigError, match=r"row uac searches .*mnas_small.*critics and pools are of one space"):
+        plan_study(study(kind="transfer", donor={"set": {"space": {"name": "mnas_tiny"}}}))
+
+
+def test_a_donor_that_no_row_starts_from_is_not_run():
+    assert plan_study(study(kind="transfer", rows=["fresh", "none"], donor={"set": {"rounds": 4}})).donor is None
+
+
+def test_a_store_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="store"):
+        plan_study(load_study_config(write(tmp_path, base={**BASE, "store": None}), "ablation"))
+
+
 def test_knowledge_takes_a_transfer_s_file_and_its_searches(tmp_path):
     path = write(tmp_path, kind="transfer", rows=["none", "both", "fresh", "uac"], baseline="fresh", donor={"set": {"rounds": 4}})
     given, shown = load_study_config(path, "transfer"), load_study_config(path, "knowledge")
@@ -127,6 +141,11 @@ def test_a_store_is_one_place_wherever_steps_run(tmp_path, monkeypatch):
         ({"base": {**BASE, "name": "x"}}, r"base\.name: rows and seeds give it"),
         ({"base": {**BASE, "seed": 1}}, r"base\.seed"),
         ({"donor": {"search": "old", "set": {"rounds": 1}}}, "existing search cannot be changed"),
+        ({"base": {**BASE, "pool": "mine"}}, r"base\.pool: 'mine' is no mapping of fields"),
+        ({"base": {**BASE, "search": "fnas"}}, r"base\.search: 'fnas' is no mapping"),
+        ({"donor": {"set": {"pool": "x"}}}, r"donor\.set\.pool: 'x' is no mapping"),
+        ({"rows": [{"name": "x", "set": {"search": "fnas"}}]}, r"rows: x: set\.search: 'fnas' is no mapping"),
+        ({"kind": "transfer", "donor": {"set": {"rounds": 4}, "seed": 1}}, r"donor\.seed: 1 is one of the rows' seeds"),
         ({"kind": "contest"}, "kind"),
         ({"colour": 1}, "colour: unknown field"),
     ],

@@ -77,6 +77,13 @@ def test_savings_are_of_what_is_spent_until_the_baseline_s_final_reward():
     assert table["all"].bounds == {"samples": None, "device_seconds": None}, "two seeds have no interval"
 
 
+def test_a_seed_that_found_nothing_within_the_budget_is_not_left_out_of_a_saving():
+    found = rows()
+    nothing = search("a1", [], rows=[sample(0, 0.9, cost=11.0)])
+    table = summary([found[0], result(ABLATION_ROWS["all"], [found[1].searches[0], nothing], has_pool=True)])
+    assert table["all"].savings == {"samples": None, "device_seconds": None}
+
+
 def test_the_gain_is_paired_by_seed():
     gain = summary(rows())["all"].gain
     assert gain.mid == pytest.approx(0.025)
@@ -143,6 +150,8 @@ def test_a_saving_by_rewards_of_warm_children_is_marked_and_no_headline():
     savings = report.sections[0].tables[1]
     assert savings.rows[1].cells[-2:] == ["2.00 × †", "4.00 × †"]
     assert "†" in savings.caption
+    pools = [result(Row(name="none", pool="own"), found[0].searches, has_pool=True), result(Row(name="all", pool="donor"), found[1].searches, has_pool=True)]
+    assert "†" in study_report(StudyConfig(name="s", base={}), pools, summaries(pools, "none"), None).sections[0].tables[1].caption, "another's pool is warmer"
     cold = study_report(StudyConfig(name="s", base={}), found[:1], summaries(found[:1], "none"), None)
     assert "†" not in cold.sections[0].tables[1].caption
 

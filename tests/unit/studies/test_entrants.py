@@ -49,6 +49,7 @@ def test_the_label_decides_nothing_and_a_setting_does() -> None:
         (["mnas,mnas"], "'mnas' is given twice"),
         (["=mnas"], "empty label"),
         (["mnas:ppo.epochs"], "'ppo.epochs' in 'mnas:ppo.epochs' is no setting"),
+        (["mnas:ppo.epochs=["], "has no YAML as its value"),
         (["mnas:ppo.epoch=3"], r"ppo\.epoch: unknown field"),
         (["mnas:ppo.epochs=0"], r"ppo\.epochs: .*greater than or equal to 1"),
         (["mnas:ppo=3:ppo.epochs=2"], "set twice"),

@@ -42,6 +42,13 @@ def broken():
 def not_a_table():
     return 3
 
+def array():
+    table = toy()
+    return Table(np.array([3, 2]), table.score, table.observe)
+
+def no_counts():
+    return Table(["a", "b"], lambda tokens: np.zeros(len(tokens)), lambda tokens, seed: np.zeros(len(tokens)))
+
 def wrong_shape():
     return Table([3, 2], lambda tokens: 1.0, lambda tokens, seed: np.zeros(len(tokens)))
 
@@ -92,16 +99,18 @@ def test_fingerprints_tell_objectives_apart(tables: Path) -> None:
     prints = [TableSource(tables, name)().fingerprint() for name in ("toy", "toy", "toy/2", "toy/1/0.5")]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
+    assert TableSource(tables, "array")().space.digest == TableSource(tables, "toy")().space.digest
 
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("absent", ConfigError, "no function 'absent'; it has broken, fails_when_asked, named, not_a_table, toy, wrong_shape"),
+        ("absent", ConfigError, "no function 'absent'; it has array, broken, fails_when_asked, named, no_counts, not_a_table, toy, wrong_shape"),
         ("_hidden", ConfigError, "no function '_hidden'"),
         ("toy/1/2/3", DataError, "toy"),
         ("broken", DataError, "no such data"),
         ("not_a_table", DataError, "lacks observe, score"),
+        ("no_counts", DataError, "return the number of choices of each decision"),
         ("wrong_shape", DataError, "score of 3 architectures is 1.0"),
         ("fails_when_asked", DataError, "fails for tokens"),
     ],
@@ -138,6 +147,12 @@ def test_a_csv_file_is_a_space_of_its_columns_and_a_score(tmp_path: Path) -> Non
     assert objective.observe(tokens_of((0, 1)), 7).tolist() == [0.8]
     assert not objective.space.has_rule
     assert objective.size == 4
+
+
+def test_every_row_of_a_csv_file_counts_for_its_fingerprint(tmp_path: Path) -> None:
+    rows = "".join(f"{a},{b},0.5\n" for a in range(60) for b in range(60))
+    prints = {CsvSource(written(tmp_path, f"a,b,accuracy\n{text}"), "accuracy")().fingerprint() for text in (rows, rows.replace("41,17,0.5", "41,17,0.6"))}
+    assert len(prints) == 2
 
 
 def test_a_search_may_see_another_column_than_it_is_judged_by(tmp_path: Path) -> None:

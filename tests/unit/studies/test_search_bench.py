@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from kfnas.errors import AccessDenied, ConfigError, ConflictError, KfnasError, RetryableError, SpaceError
+from kfnas.errors import AccessDenied, ConfigError, ConflictError, KfnasError, RetryableError, SpaceError, UserError
 from kfnas.space import Space
 from kfnas.studies import search_bench
 from kfnas.studies.bench_runs import Run, donor_knowledge, read_run, search_once
@@ -266,6 +266,12 @@ def test_a_folder_that_may_not_be_written_is_an_error_of_its_own(tmp_path: Path,
     monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(AccessDenied, match="give another --output"):
         search_bench.write_atomically(tmp_path / "table.md", b"")
+
+
+def test_a_file_where_the_results_should_go_is_told(tables: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="a file is in the way"):
+        run(Bench(TableSource(tables, "toy/0.1"), tuple(parse_entrants(["random"])), (0, 1), 8), tmp_path / "file" / "sub", jobs=0)
 
 
 def test_a_donor_hands_over_what_its_own_search_saw_and_a_misleading_one_what_belongs_elsewhere(tables: Path) -> None:
