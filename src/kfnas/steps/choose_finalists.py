@@ -38,7 +38,7 @@ def choose_finalists(config: str, data: Path, state: Path, plan: Path) -> list[s
     too slow gives way to the next best. A choice once made is kept.
 
     Raises:
-        BudgetError: the search found no architecture within the budget.
+        BudgetError: the search found no architecture within the budget; recorded, so that a study counts it as ended.
         StaleFence: a later run has taken the search over.
     """
     run = open_run(config)
@@ -47,7 +47,12 @@ def choose_finalists(config: str, data: Path, state: Path, plan: Path) -> list[s
     run.renew(pointer)
     chosen = run.searches.record("final", "plan")
     if chosen is None:
-        run.searches.put_record("final", "plan", {"finalists": _choose(run, pointer, prepared)})
+        try:
+            finalists_chosen = _choose(run, pointer, prepared)
+        except BudgetError as error:
+            run.searches.put_record("search", "fruitless", {"reason": str(error)})
+            raise
+        run.searches.put_record("final", "plan", {"finalists": finalists_chosen})
         chosen = run.searches.record("final", "plan") or {"finalists": []}
     finalists = [{**finalist, "pointer": pointer.model_dump(mode="json")} for finalist in chosen["finalists"]]
     write_json(plan, {"finalists": finalists})

@@ -32,7 +32,10 @@ class DonorConfig(Config):
 
     search: str | None = Field(None, pattern=NAME, description="an existing search's name; none: the study runs one, of the base changed by `set`")
     pool: str | None = Field(None, pattern=NAME, description="the pool that it filled; none: the one of the search that the study runs")
-    set: dict[str, JsonValue] = Field(default_factory=dict, description="fields of the base that the donor's search changes, such as its task")
+    set: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="fields of the base that the donor's search changes, such as its task: with the rows' own, its pool has seen images they are scored on",
+    )
     seed: int = Field(1000, ge=0, lt=2**31, description="of the search that the study runs; another than the rows', or both begin with the same draws")
 
     @model_validator(mode="after")

@@ -16,7 +16,13 @@ from kfnas.steps.study_tables import OVER, RowSummary, Spread, spread
 from kfnas.studies.curves import Steps, mean_curve, running_mean
 
 KICKERS = {"ablation": "Ablation of the search's modules", "transfer": "Searches that start from another task's", "knowledge": "What two searches share"}
-STATES = {"missing": "not begun", "searching": "searching", "searched": "searched, not retrained", "finished": "finished"}
+STATES = {
+    "missing": "not begun",
+    "searching": "searching",
+    "searched": "searched, not retrained",
+    "finished": "finished",
+    "fruitless": "ended without a network",
+}
 _EXPLANATION = "Every row draws as many architectures with the same seeds, on the same data, for the same target; it differs in what its columns say."
 _WARM = "†"
 _YES, _FROM, _NO = "✓", "✓ donor's", ""
@@ -48,8 +54,8 @@ def study_report(study: StudyConfig, rows: Sequence[RowResult], table: Sequence[
 
 
 def study_state(searches: Sequence[SearchResult]) -> str:
-    """Finished when every search is."""
-    return "finished" if all(search.state == "finished" for search in searches) else "running"
+    """Finished when every search has ended."""
+    return "finished" if all(search.ended for search in searches) else "running"
 
 
 def header(study: StudyConfig, donor: SearchResult | None) -> list[tuple[str, str]]:
@@ -99,7 +105,7 @@ def provenance() -> list[tuple[str, str]]:
 
 def _headline(table: Sequence[RowSummary], reference: str, metric: str) -> str:
     baseline = next(row for row in table if row.name == reference)
-    waiting = sum(row.num_seeds - row.num_finished for row in table)
+    waiting = sum(row.num_seeds - row.num_ended for row in table)
     if waiting:
         return f"{waiting} of {sum(row.num_seeds for row in table)} searches are not finished; figures are of those that are."
     others = [row for row in table if row.name != reference]
@@ -119,6 +125,9 @@ def _headline(table: Sequence[RowSummary], reference: str, metric: str) -> str:
     if most.top1 and baseline.top1:
         name = METRIC_NAMES.get(metric, metric)
         words += f"; {name} {figures.percent(most.top1.mean)} against {figures.percent(baseline.top1.mean)}"
+    fruitless = sum(row.num_ended - row.num_finished for row in table)
+    if fruitless:
+        words += f"; {fruitless} of {sum(row.num_seeds for row in table)} searches found no network within the budget"
     return words + "."
 
 

@@ -28,6 +28,7 @@ class SearchResult:
         chosen: the one of them that the search delivers; None before its end.
         rounds_done, rounds_total: closed and planned rounds.
         metric: name of the task's metric.
+        fruitless: its end found no architecture within the budget.
     """
 
     name: str
@@ -37,15 +38,25 @@ class SearchResult:
     rounds_done: int = 0
     rounds_total: int = 0
     metric: str = "top1"
+    fruitless: bool = False
 
     @property
     def state(self) -> str:
-        """`missing | searching | searched | finished`: not begun, rounds to go, networks still to be trained from scratch, all done."""
+        """`missing | searching | searched | finished | fruitless`: not begun, rounds to go, networks still to be trained from scratch, all done, or ended
+        without a network within the budget.
+        """
         if self.view is None:
             return "missing"
         if self.chosen is not None:
             return "finished"
-        return "searched" if self.rounds_done >= self.rounds_total else "searching"
+        if self.rounds_done < self.rounds_total:
+            return "searching"
+        return "fruitless" if self.fruitless else "searched"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return self.state in ("finished", "fruitless")
 
     @property
     def activated(self) -> list[SearchRow]:
@@ -113,7 +124,7 @@ class RowResult:
     @property
     def searched(self) -> list[SearchResult]:
         """Searches whose rounds are done."""
-        return [search for search in self.searches if search.state in ("searched", "finished")]
+        return [search for search in self.searches if search.state == "searched" or search.ended]
 
     def curves(self, over: str) -> list[Steps]:
         """Highest reward so far of each search that has trained something."""
@@ -151,6 +162,7 @@ def search_result(run: Run) -> SearchResult:
         rounds if exhausted else search.round,
         rounds,
         metric,
+        run.searches.record("search", "fruitless") is not None,
     )
 
 

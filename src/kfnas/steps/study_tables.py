@@ -23,7 +23,7 @@ from kfnas.studies.statistics import Interval, paired_bootstrap
 
 OVER = ("samples", "device_seconds")
 MIN_SEEDS = 2
-_FACTS = ("name", "agent", "akp", "uac", "aeb", "akp_from", "uac_from", "num_seeds", "num_finished")
+_FACTS = ("name", "agent", "akp", "uac", "aeb", "akp_from", "uac_from", "num_seeds", "num_finished", "num_ended")
 _SPREADS = ("top1", "mult_adds", "latency_ms", "num_activated", "num_drawn", "num_epochs", "device_seconds", "best_reward")
 _SEED = 0x57D7
 
@@ -43,6 +43,7 @@ class RowSummary:
 
     Attributes:
         akp, uac, aeb: which modules are on; `akp_from`, `uac_from` say whether they start from the donor.
+        num_finished, num_ended: seeds that have delivered a network, and those that have nothing left to do.
         top1: the task's metric on the test set.
         gain: difference in it from the baseline, paired by seed.
         epochs_a_child: training budget of one child; `num_epochs` of all together.
@@ -60,6 +61,7 @@ class RowSummary:
     uac_from: bool
     num_seeds: int
     num_finished: int
+    num_ended: int
     top1: Spread | None
     gain: Interval | None
     mult_adds: Spread | None
@@ -144,6 +146,7 @@ def _summary(row: RowResult, baseline: RowResult) -> RowSummary:
         uac_from=row.row.prior,
         num_seeds=row.num_seeds,
         num_finished=len(finished),
+        num_ended=sum(search.ended for search in row.searches),
         top1=spread(map(_top1, finished)),
         gain=None if is_baseline else _gain(row, baseline, rng),
         mult_adds=spread(_chosen(finished, "mult_adds")),
@@ -187,7 +190,7 @@ def _gain(row: RowResult, baseline: RowResult, rng: np.random.Generator) -> Inte
 
 def _saving(row: RowResult, baseline: RowResult, over: str) -> float | None:
     """None also where a search of the row found nothing within the budget: it does not reach the quality, and the others' mean would hide it."""
-    if any(search.state in ("searched", "finished") and not len(search.best_reward(over).x) for search in row.searches):
+    if any(not len(search.best_reward(over).x) for search in row.searched):
         return None
     saved: float | None = _paired(row, baseline, over, saving)
     return saved
@@ -195,7 +198,7 @@ def _saving(row: RowResult, baseline: RowResult, over: str) -> float | None:
 
 def _paired(row: RowResult, baseline: RowResult, over: str, measure: Callable[..., Any]) -> Any:
     """A measure of the curves of baseline and row, of the seeds that both have searched to the end."""
-    both = _both(row, baseline, lambda search: search.state in ("searched", "finished") and len(search.best_reward(over).x) > 0)
+    both = _both(row, baseline, lambda search: (search.state == "searched" or search.ended) and len(search.best_reward(over).x) > 0)
     if not both:
         return None
     theirs, ours = ([search.best_reward(over) for search in side] for side in zip(*both, strict=True))

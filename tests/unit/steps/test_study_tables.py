@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,17 @@ def test_a_seed_that_found_nothing_within_the_budget_is_not_left_out_of_a_saving
     nothing = search("a1", [], rows=[sample(0, 0.9, cost=11.0)])
     table = summary([found[0], result(ABLATION_ROWS["all"], [found[1].searches[0], nothing], has_pool=True)])
     assert table["all"].savings == {"samples": None, "device_seconds": None}
+
+
+def test_a_search_that_ends_without_a_network_is_no_search_that_goes_on():
+    found = rows()
+    nothing = replace(search("a1", [], rows=[sample(0, 0.9, cost=11.0)], top1=None), fruitless=True)
+    both = [found[0], result(ABLATION_ROWS["all"], [found[1].searches[0], nothing], has_pool=True)]
+    table = summaries(both, "none")
+    assert (table[1].num_finished, table[1].num_ended) == (1, 2)
+    report = study_report(StudyConfig(name="s", base={}), both, table, None)
+    assert report.state == "finished"
+    assert "1 of 4 searches found no network within the budget" in report.headline
 
 
 def test_the_gain_is_paired_by_seed():
