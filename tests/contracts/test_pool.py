@@ -1,5 +1,6 @@
 """A pool keeps its promises on every adapter, with writers racing and dying."""
 
+import hashlib
 import os
 import random
 import subprocess
@@ -183,6 +184,21 @@ def test_children_of_a_pool_come_after_children_that_began_at_random(pool: Pool)
     assert [row.source for row in pool.at().rows] == ["cold"]
 
 
+def test_an_entry_that_no_other_can_be_compared_with_is_refused(pool: Pool) -> None:
+    push(pool, entry((0, 0)))
+    with pytest.raises(
+        UserError, match="entry block 0 of child b has 1 tokens and an embedding of 8, and others there have 2 tokens and an embedding of 8; push"
+    ):
+        push(pool, entry((0,), "b"))
+    longer = PoolEntry(0, (0, 1), np.zeros(9, dtype=np.float32), entry().tensors, "b", 100)
+    with pytest.raises(UserError, match="an embedding of 9"):
+        push(pool, longer)
+    with pytest.raises(UserError, match="entry block 1 of child a has 1 tokens"):
+        push(pool, entry((0, 0), block=1), entry((0,), block=1))
+    assert pool.verify().num_unneeded == 0
+    assert_answers(pool, entry((0, 0)))
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])
 def test_an_unfit_pool_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="not allowed"):
@@ -272,6 +288,78 @@ def test_a_damaged_segment_is_reported_and_the_others_answer(store: BlobStore, p
     assert Pool(store, "demo").at().problems == []
 
 
+def test_a_pool_with_an_entry_of_another_length_is_opened_without_it_and_mended(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [entry((0, 0)), entry((0, 1))]
+    push(pool, *entries)
+    with monkeypatch.context() as patched:  # as an earlier kfnas let it in
+        patched.setattr("kfnas.pool.pushing._check_lengths", lambda rows, index: None)
+        push(pool, entry((0,), "odd"))
+    snapshot = pool.at()
+    assert snapshot.query(0, (0, 1)).source == "a"  # type: ignore[union-attr]
+    assert len(snapshot.problems) == len(pool.verify().problems) == 1
+    assert "entry block 0 of child odd has 1 tokens" in snapshot.problems[0]
+    copy = Pool(MemoryStore(), "copy")
+    assert len(mirror(pool, copy).problems) == 1
+    report = pool.compact(now=NOW)
+    assert (report.num_entries, report.dropped, report.version.digest) == (2, tuple(snapshot.problems), copy.head().digest)
+    pool.prune(now=NOW, grace_seconds=0)
+    assert pool.verify().problems == ()
+    assert_answers(pool, *entries)
+
+
+def test_what_is_damaged_since_it_was_read_is_found_and_dropped(store: BlobStore, pool: Pool) -> None:
+    push(pool, entry())
+    (key,) = blobs(store, "segments")
+    store.delete(key)
+    assert len(pool.verify().problems) == 1
+    assert len(pool.compact(now=NOW).dropped) == 1
+    pool.prune(now=NOW, grace_seconds=0)
+    assert pool.verify().problems == ()
+
+
+def test_a_segment_that_was_gone_at_a_push_and_came_back_is_reported_and_compacting_mends_the_record(store: BlobStore, pool: Pool) -> None:
+    push(pool, entry((0, 0)))
+    (key,) = blobs(store, "segments")
+    data = store.get(key)
+    store.delete(key)
+    push(Pool(store, "demo"), entry((0, 1)))
+    store.put(key, data)
+    (problem,) = pool.verify().problems
+    assert "version 2 has 2 entries of digest" in problem and "and 1 of digest" in problem
+    whole = Pool(MemoryStore(), "whole")
+    push(whole, entry((0, 0)), entry((0, 1)))
+    report = pool.compact(now=NOW)
+    assert (report.dropped, report.version.digest) == ((), whole.head().digest)
+    pool.prune(now=NOW, grace_seconds=0)
+    assert pool.verify().problems == ()
+
+
+def test_an_entry_damaged_while_a_compaction_runs_is_reported_and_gives_way_to_the_lesser(store: BlobStore, pool: Pool) -> None:
+    push(pool, entry((0, 0), "lesser", 0.1))
+    before = set(blobs(store, "packs"))
+    push(pool, entry((0, 0), "better", 0.9))
+    (damaged,) = set(blobs(store, "packs")) - before
+    push(pool, entry((0, 1)))
+    faulty = interrupted(store, "get", lambda: harm(store, damaged, "torn"), nth=2, key=damaged)  # between comparing and copying
+    report = Pool(faulty, "demo").compact(now=NOW)
+    assert (report.num_entries, len(report.dropped)) == (2, 1)
+    assert "of child better" in report.dropped[0]
+    assert [row.source for row in pool.at().rows] == ["lesser", "a"]
+
+
+def test_what_a_newer_kfnas_wrote_is_neither_read_nor_dropped(store: BlobStore, pool: Pool) -> None:
+    push(pool, entry())
+    (key,) = blobs(store, "segments")
+    newer = store.get(key).replace(b'"format":1', b'"format":2')
+    name = key.rpartition("-")[0] + "-" + hashlib.sha256(newer).hexdigest()
+    store.put(name, newer)
+    manifest = store.get("pools/demo/MANIFEST")
+    store.put("pools/demo/MANIFEST", manifest.replace(key.removeprefix("pools/demo/").encode(), name.removeprefix("pools/demo/").encode()))
+    for act in (pool.at, pool.info, pool.verify, lambda: pool.compact(now=NOW), lambda: push(pool, entry((0, 1)))):
+        with pytest.raises(StateVersionError, match="format 2, and this kfnas knows 1"):
+            act()
+
+
 def test_a_torn_upload_under_the_right_name_is_replaced(store: BlobStore) -> None:
     other = MemoryStore()
     push(Pool(other, "demo"), entry())
@@ -285,7 +373,7 @@ def test_a_damaged_or_newer_manifest_is_refused(store: BlobStore, pool: Pool) ->
     push(pool, entry())
     whole = store.get("pools/demo/MANIFEST")
     store.put("pools/demo/MANIFEST", whole[:-20])
-    with pytest.raises(CorruptError, match="not a pool's manifest"):
+    with pytest.raises(CorruptError, match=r"not a pool's manifest .* delete pools/demo/MANIFEST, then `kfnas pool sync` from a whole copy"):
         pool.head()
     store.put("pools/demo/MANIFEST", whole.replace(b'"format":1', b'"format":2'))
     with pytest.raises(StateVersionError, match="format 2"):
@@ -426,6 +514,43 @@ def test_a_prune_between_upload_and_commit_takes_nothing_from_the_push(store: Bl
     assert deleted == [2]
     assert pool.verify().problems == ()
     assert_answers(pool, entry((0, 0)), entry((0, 1)), entry((0, 2)))
+
+
+def test_a_check_is_not_alarmed_by_a_prune_meanwhile(store: BlobStore, pool: Pool) -> None:
+    entries = many(pool)
+    Pool(store, "demo", pack_bytes=16_000).compact(now=NOW)
+    faulty = interrupted(store, "get", lambda: pool.prune(now=NOW + DAY), key="/packs/")
+    assert Pool(faulty, "demo").verify().problems == ()
+    (kept, *_) = {row.pack for row in pool.at().rows}
+    harm(store, f"pools/demo/{kept}", "torn")
+    assert pool.verify().problems != ()
+    assert len(pool.at()) == len(entries)
+
+
+def test_a_reader_of_the_newest_version_is_not_harmed_by_a_compaction_and_a_prune_meanwhile(store: BlobStore, pool: Pool) -> None:
+    entries = many(pool)
+
+    def tidy() -> None:
+        Pool(store, "demo").compact(now=NOW)
+        pool.prune(now=NOW, grace_seconds=0)
+
+    snapshot = Pool(interrupted(store, "get", tidy, key="/segments/"), "demo").at()
+    assert (len(snapshot), snapshot.problems) == (len(entries), [])
+
+
+@pytest.mark.parametrize("kind", ["segments", "packs"])
+def test_a_mirroring_is_not_harmed_by_a_compaction_and_a_prune_meanwhile(store: BlobStore, pool: Pool, kind: str) -> None:
+    entries = many(pool)
+
+    def tidy() -> None:
+        Pool(store, "demo").compact(now=NOW)
+        pool.prune(now=NOW, grace_seconds=0)
+
+    copy = Pool(MemoryStore(), "copy")
+    report = mirror(Pool(interrupted(store, "get", tidy, nth=2, key=f"/{kind}/"), "demo"), copy)
+    assert (report.added, report.known, report.problems, report.target) == (len(entries), 0, (), copy.head())
+    assert report.source.digest == report.target.digest
+    assert_answers(copy, *entries)
 
 
 def test_a_prune_within_its_grace_costs_a_push_no_second_upload(store: BlobStore, pool: Pool) -> None:
@@ -584,6 +709,17 @@ def test_mirroring_leaves_damaged_entries_behind_and_mends_from_a_whole_copy(sto
     assert_answers(second, entry((0, 1)))
     pool.compact(now=NOW)
     assert mirror(copy, pool).added == 1
+    assert_answers(pool, entry((0, 0)), entry((0, 1)))
+
+
+def test_a_damaged_manifest_is_mended_as_its_message_says(store: BlobStore, pool: Pool) -> None:
+    push(pool, entry((0, 0)), entry((0, 1)))
+    copy = Pool(MemoryStore(), "copy")
+    mirror(pool, copy)
+    store.put("pools/demo/MANIFEST", b"{")
+    store.delete("pools/demo/MANIFEST")
+    mirror(copy, pool)
+    assert pool.verify().problems == ()
     assert_answers(pool, entry((0, 0)), entry((0, 1)))
 
 

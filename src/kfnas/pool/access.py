@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kfnas.config import canonical_json
 from kfnas.errors import ConflictError, CorruptError, NotFound, PreconditionFailed, UserError
-from kfnas.pool.entries import Row, Slot, winners
+from kfnas.pool.entries import Row, Slot, misfits, winners
 from kfnas.pool.manifest import Manifest, Segment, blob_name, parse_manifest
 from kfnas.pool.packs import write_blob
 from kfnas.pool.segments import decode_segment, encode_segment
@@ -68,7 +68,7 @@ class PoolAccess:
             data, version = self.store.get_versioned(self._manifest_key)
         except NotFound:
             return None, None
-        return parse_manifest(data, self.where), version
+        return parse_manifest(data, self.where, self._manifest_key), version
 
     def existing(self) -> tuple[Manifest, str]:
         """The manifest of a pool that must be there.
@@ -111,22 +111,34 @@ class PoolAccess:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         raise ConflictError(f"{self.where} changed under each of {MAX_RACES} attempts; try again, or find what writes to it so often")
 
-    def rows(self, segments: Sequence[Segment]) -> tuple[list[Row], list[str]]:
-        """All rows of some segments, and what is wrong with those that cannot be read: of these there is no row."""
-        missing = [segment.key for segment in segments if segment.key not in self._segments]
-        problems: list[str] = []
+    def rows(self, segments: Sequence[Segment], *, again: bool = False) -> tuple[list[Row], dict[str, str]]:
+        """All rows of some segments, and by its key what is wrong with each that cannot be read: of these there is no row.
+
+        Args:
+            again: read those too that are in memory.
+
+        Raises:
+            StateVersionError: a newer kfnas wrote one.
+        """
+        missing = [segment.key for segment in segments if again or segment.key not in self._segments]
+        problems: dict[str, str] = {}
         with ThreadPoolExecutor(_NUM_WORKERS) as pool:
             for key, found in zip(missing, pool.map(self._read_segment, missing), strict=True):
                 if isinstance(found, str):
-                    problems.append(found)
+                    problems[key] = found
                 else:
                     self._segments[key] = found
-        return [row for segment in segments for row in self._segments.get(segment.key, ())], problems
+        return [row for segment in segments if segment.key not in problems for row in self._segments[segment.key]], problems
 
     def index(self, manifest: Manifest, number: int) -> Index:
-        """The entries of a version."""
+        """The entries of a version.
+
+        Raises:
+            StateVersionError: a newer kfnas wrote some of them.
+        """
         rows, problems = self.rows(manifest.alive(number))
-        return Index(winners(rows), problems)
+        odd = misfits(rows)
+        return Index(winners(row for row in rows if row not in odd), [*problems.values(), *odd.values()])
 
     def write_segment(self, rows: Sequence[Row], manifest: Manifest) -> Segment:
         """Upload stored rows as a segment of the version that follows the manifest's."""

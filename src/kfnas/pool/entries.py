@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -115,6 +116,16 @@ class Row:
         return self.key, self.task
 
     @property
+    def position(self) -> tuple[int, str]:
+        """Where in the network it belongs: block and part."""
+        return self.key.block, self.key.part
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Number of tokens and size of the embedding: the same for all rows of a position."""
+        return len(self.key.tokens), len(self.embedding)
+
+    @property
     def precedence(self) -> tuple[int, float, str, str]:
         """Of two entries for one slot the one with the lower value stays."""
         return self.generation, math.inf if self.score is None else -self.score, self.source, self.sha256
@@ -199,6 +210,26 @@ def winners(rows: Iterable[Row]) -> dict[Slot, Row]:
         if other is None or row.precedence < other.precedence:
             kept[row.slot] = row
     return kept
+
+
+def misfits(rows: Iterable[Row]) -> dict[Row, str]:
+    """Rows with another number of tokens, or another size of embedding, than most slots at their position have, and what is wrong with each.
+
+    No similarity to them can be told. Of equally many the first in lexicographic order is right.
+    """
+    listed = list(rows)
+    counts: dict[tuple[int, str], Counter[tuple[int, int]]] = {}
+    for row in sorted(winners(listed).values(), key=lambda row: row.order):
+        counts.setdefault(row.position, Counter())[row.lengths] += 1
+    usual = {position: lengths.most_common(1)[0][0] for position, lengths in counts.items()}
+    return {row: unlike(row, usual[row.position]) for row in listed if row.lengths != usual[row.position]}
+
+
+def unlike(row: Row, lengths: tuple[int, int]) -> str:
+    """That a row is not of the `lengths` of others at its position, in words."""
+    where = f"block {row.key.block}" if row.key.block >= 0 else row.key.part
+    has, have = (f"{tokens} tokens and an embedding of {size}" for tokens, size in (row.lengths, lengths))
+    return f"entry {where} of child {row.source[:12]} has {has}, and others there have {have}"
 
 
 def content_digest(rows: Iterable[Row]) -> str:

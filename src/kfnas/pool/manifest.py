@@ -131,16 +131,15 @@ class Manifest(Config):
         return {key for segment in self.segments for key in (segment.key, *segment.packs)}
 
 
-def parse_manifest(text: bytes, where: str) -> Manifest:
-    """The manifest that the bytes hold.
+def parse_manifest(text: bytes, where: str, key: str) -> Manifest:
+    """The manifest that the bytes hold, found under `key`.
 
     Raises:
         CorruptError: they hold none.
         StateVersionError: a newer kfnas wrote them.
     """
-    return parse_document(
-        Manifest, text, newest=FORMAT, where=where, what="a pool's manifest", remedy="restore it from a copy, or mirror the pool from another store"
-    )
+    remedy = f"restore it from a backup, or delete {key}, then `kfnas pool sync` from a whole copy"
+    return parse_document(Manifest, text, newest=FORMAT, where=where, what="a pool's manifest", remedy=remedy)
 
 
 def sweep_of(key: str) -> int:

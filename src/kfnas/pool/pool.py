@@ -60,8 +60,9 @@ class PoolInfo(Config):
 class Pool:
     """A pool of trained blocks, shared by any number of searches, processes and machines. Safe among threads.
 
-    It is of one space and of one number of training iterations, settled by the first push. A push that returned is never lost. Clocks
-    are arguments: `now` is in seconds since the epoch.
+    It is of one space and of one number of training iterations, settled by the first push. What a push that returned has stored is never
+    lost. An entry that is no better than the holder of its slot is not stored: should the holder prove damaged later, push again after
+    `compact` has dropped it. Clocks are arguments: `now` is in seconds since the epoch.
 
     Args:
         store: where.
@@ -107,7 +108,7 @@ class Pool:
         )
 
     def push(self, entries: Iterable[PoolEntry], *, space: str, iterations: int, generation: int = 0) -> PushReport:
-        """Store blocks of trained children. Pushing the same again makes no new version.
+        """Store blocks of trained children, those apart whose slots hold better ones. Pushing the same again makes no new version.
 
         Args:
             entries: what `blocks_of` gave, of any number of children.
@@ -118,7 +119,8 @@ class Pool:
         Raises:
             PoolMismatch: the pool, or an entry, is of another space, number of iterations or generation: such children were not trained
                 alike.
-            UserError: an entry is none that a pool can keep.
+            UserError: an entry is none that a pool can keep, or has another number of tokens, or another size of embedding, than others at its
+                position.
             ConflictError: the race for the manifest was lost too often.
         """
         rows: list[Row] = []
@@ -152,6 +154,12 @@ class Pool:
             NotFound: the version is not kept any more, or is one of another pool.
         """
         manifest, _ = self.access.read()
+        snapshot = self._opened(manifest, version)
+        if snapshot.problems and (newer := self.access.read()[0]) != manifest:  # a prune may have deleted what the first manifest names
+            return self._opened(newer, version)
+        return snapshot
+
+    def _opened(self, manifest: Manifest | None, version: PoolVersion | int | None) -> PoolSnapshot:
         number = _number(manifest, version)
         if manifest is None or number == 0:
             return PoolSnapshot(self.access, EMPTY, [], [])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kfnas.config import Config
-from kfnas.errors import PoolMismatch
+from kfnas.errors import PoolMismatch, UserError
 from kfnas.pool.access import PoolAccess
-from kfnas.pool.entries import Row, Slot, content_digest, winners
+from kfnas.pool.entries import Row, Slot, content_digest, unlike, winners
 from kfnas.pool.manifest import Manifest, PoolVersion, Segment, VersionRecord
 from kfnas.pool.packs import PACK_BYTES, write_packs
 
@@ -44,6 +44,8 @@ def add_rows(access: PoolAccess, rows: Iterable[Row], blobs: Blobs, *, space: st
 
     Raises:
         PoolMismatch: the pool is of another space or number of iterations.
+        UserError: an entry has another number of tokens, or another size of embedding, than others at its position.
+        StateVersionError: a newer kfnas wrote the pool.
     """
     offered = list(rows)
     stored: dict[Row, Row] = {}
@@ -54,6 +56,7 @@ def add_rows(access: PoolAccess, rows: Iterable[Row], blobs: Blobs, *, space: st
         manifest = manifest or Manifest(space=space, iterations=iterations)
         check_fits(access, manifest, space, iterations)
         index = access.index(manifest, manifest.number).rows
+        _check_lengths(offered, index)
         fresh = [row for row in _better(offered, index) if row not in failed]
         if manifest.sweep != sweep:
             stored, sweep = {}, manifest.sweep
@@ -99,6 +102,14 @@ def check_fits(access: PoolAccess, manifest: Manifest, space: str, iterations: i
             f"{access.where} holds children trained for {manifest.iterations} iterations in all, and these were trained for {iterations}; "
             "train them equally long, or use another pool"
         )
+
+
+def _check_lengths(rows: Iterable[Row], index: dict[Slot, Row]) -> None:
+    """Refuse entries that could be compared with no others at their position."""
+    lengths = {row.position: row.lengths for row in index.values()}
+    for row in rows:
+        if row.lengths != lengths.setdefault(row.position, row.lengths):
+            raise UserError(f"{unlike(row, lengths[row.position])}; push what `blocks_of` makes of the pool's space")
 
 
 def _better(rows: Iterable[Row], index: dict[Slot, Row]) -> list[Row]:

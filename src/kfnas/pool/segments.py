@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kfnas.config import canonical_json
-from kfnas.errors import CorruptError
+from kfnas.errors import CorruptError, StateVersionError
 from kfnas.pool.entries import BlockKey, Row
 
 FORMAT = 1
@@ -49,12 +49,15 @@ def decode_segment(data: bytes, key: str) -> list[Row]:
     """The rows of the segment named `key`.
 
     Raises:
-        CorruptError: its bytes differ from the digest in its name, or are no segment that this kfnas reads.
+        CorruptError: its bytes differ from the digest in its name, or are no segment.
+        StateVersionError: a newer kfnas wrote it.
     """
     if hashlib.sha256(data).hexdigest() != key.rpartition("-")[2]:
         raise CorruptError(f"index segment {key} differs from its digest")
     try:
         value = json.loads(data)
+        if isinstance(value["format"], int) and value["format"] > FORMAT:
+            raise StateVersionError(f"index segment {key}: format {value['format']}, and this kfnas knows {FORMAT}; install a newer kfnas")
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']}, not {FORMAT}")
         return [_row(values, value["texts"]) for values in value["rows"]]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kfnas.config import Config
 from kfnas.pool.access import PoolAccess
-from kfnas.pool.entries import Row, winners
+from kfnas.pool.entries import Row, content_digest, misfits, winners
 from kfnas.pool.manifest import Manifest, PoolVersion, Segment, sweep_of
 from kfnas.pool.packs import PACK_BYTES, read_rows, write_packs
 from kfnas.pool.pushing import following
@@ -28,8 +28,8 @@ class VerifyReport(Config):
         num_segments, num_packs, num_entries: what they refer to.
         read_bytes: how much of it was read and compared with its digest; 0 unless deep.
         num_unneeded: blobs that no kept version refers to: a prune deletes them, or a push under way is about to refer to them.
-        problems: what is missing, torn or damaged. Readers pass it over; `compact` drops it, and mirroring from a whole copy, or pushing
-            again, then brings it back.
+        problems: what is missing, torn or damaged, and versions that are not what was recorded of them. Readers pass damage over; `compact`
+            drops it, and mirroring from a whole copy, or pushing again, then brings it back.
     """
 
     version: PoolVersion
@@ -46,7 +46,7 @@ class CompactReport(Config):
     """What compacting did.
 
     Attributes:
-        version: the current one afterwards, with the digest of the one before unless entries were dropped.
+        version: the current one afterwards, with the digest of the one before unless entries were dropped or that one's was wrong.
         changed: whether there was anything to do.
         num_entries: entries of the version.
         num_rewritten: entries that were written into new packs.
@@ -79,16 +79,20 @@ class PruneReport(Config):
 
 
 def verify(access: PoolAccess, *, deep: bool = True) -> VerifyReport:
-    """Check that every kept version is whole.
+    """Check that every kept version is whole. All is read anew, whatever is in memory.
 
     Args:
         deep: read every entry and compare it with its digest; otherwise only see that the packs are there.
 
     Raises:
         NotFound: there is no pool.
+        StateVersionError: a newer kfnas wrote some of it.
     """
     manifest, _ = access.existing()
-    rows, problems = access.rows(manifest.segments)
+    rows, unreadable = access.rows(manifest.segments, again=True)
+    odd = misfits(rows)
+    problems = [*unreadable.items(), *((row.pack, problem) for row, problem in odd.items())]
+    strange = [] if problems else _unlike_their_records(access, manifest)
     places = {(row.pack, row.offset): row for row in rows}
     names = set(access.blobs())
     packs = {row.pack for row in rows}
@@ -97,9 +101,12 @@ def verify(access: PoolAccess, *, deep: bool = True) -> VerifyReport:
         for row, data, problem in read_rows(access.store, access.root, places.values()):
             read_bytes += row.length
             if data is None:
-                problems.append(problem)
+                problems.append((row.pack, problem))
     else:
-        problems += [f"{access.where}: {pack} is missing" for pack in sorted(packs - names)]
+        problems += [(pack, f"{access.where}: {pack} is missing") for pack in sorted(packs - names)]
+    if problems:  # a prune may have forgotten meanwhile, and deleted, what only old versions needed
+        needed = access.existing()[0].references()
+        problems = [(key, problem) for key, problem in problems if key in needed]
     return VerifyReport(
         version=manifest.head(),
         num_versions=len(manifest.versions),
@@ -108,7 +115,7 @@ def verify(access: PoolAccess, *, deep: bool = True) -> VerifyReport:
         num_entries=len(places),
         read_bytes=read_bytes,
         num_unneeded=len(names - manifest.references()),
-        problems=tuple(problems),
+        problems=(*(problem for _, problem in problems), *strange),
     )
 
 
@@ -120,18 +127,24 @@ def compact(access: PoolAccess, *, now: float, pack_bytes: int = PACK_BYTES) -> 
 
     Raises:
         NotFound: there is no pool.
-        ConflictError: another compaction was always faster.
+        StateVersionError: a newer kfnas wrote some of it.
+        ConflictError: another compaction was always faster, or entries went on becoming unreadable.
     """
     for _ in access.races():
         manifest, version = access.existing()
         segments = manifest.alive(manifest.number)
-        rows, dropped = access.rows(segments)
-        kept, damaged = _whole(access, rows)
-        dropped += damaged
+        rows, unreadable = access.rows(segments, again=True)
+        odd = misfits(rows)
+        kept, damaged = _whole(access, [row for row in rows if row not in odd])
+        dropped = [*unreadable.values(), *odd.values(), *damaged]
         poor = _poor_packs(kept, rows, damaged, pack_bytes)
-        if not dropped and not poor and len(segments) == 1 and len(kept) == len(rows):
+        as_recorded = content_digest(kept) == manifest.head().digest
+        if not dropped and not poor and len(segments) == 1 and len(kept) == len(rows) and as_recorded:
             return CompactReport(version=manifest.head(), changed=False, num_entries=len(kept))
-        rewritten = _rewrite(access, manifest, [row for row in kept if row.pack in poor], pack_bytes)
+        wanted = [row for row in kept if row.pack in poor]
+        rewritten = _rewrite(access, manifest, wanted, pack_bytes)
+        if len(rewritten) < len(wanted):
+            continue  # one has just become unreadable: it is to be reported, and a lesser one of its slot may stay
         stored = [row for row in kept if row.pack not in poor] + rewritten
         segment = access.write_segment(stored, manifest)
         changed = _committed(access, manifest, version, _Plan(segments, segment, stored), now)
@@ -200,6 +213,18 @@ def _committed(access: PoolAccess, manifest: Manifest, version: str | None, plan
     raise AssertionError("unreachable")
 
 
+def _unlike_their_records(access: PoolAccess, manifest: Manifest) -> list[str]:
+    """Kept versions of which number or digest of the entries is not what was recorded, as when a segment came back that was gone at a push."""
+    problems = []
+    for record in manifest.versions:
+        rows = access.index(manifest, record.number).rows.values()
+        digest = content_digest(rows)
+        if (len(rows), digest) != (record.num_entries, record.digest):
+            recorded = f"{record.num_entries} of digest {record.digest[:12]} are recorded"
+            problems.append(f"{access.where}: version {record.number} has {len(rows)} entries of digest {digest[:12]}, and {recorded}")
+    return problems
+
+
 def _whole(access: PoolAccess, rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """Of each slot the best entry that can be read, and what is wrong with those that cannot."""
     candidates = {(row.pack, row.offset): row for row in rows}
@@ -231,7 +256,7 @@ def _poor_packs(kept: Iterable[Row], rows: Iterable[Row], damaged: Collection[st
 
 
 def _rewrite(access: PoolAccess, manifest: Manifest, rows: Sequence[Row], pack_bytes: int) -> list[Row]:
-    """The rows in new packs; memory holds a few packs at most. One that has just become unreadable is left to the next compaction to report."""
+    """The rows in new packs, those apart that have just become unreadable; memory holds a few packs at most."""
     readable = ((row, data) for row, data, _ in read_rows(access.store, access.root, rows) if data is not None)
     return write_packs(access.store, access.root, manifest.sweep, readable, pack_bytes=pack_bytes)
 

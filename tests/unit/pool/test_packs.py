@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from kfnas.errors import CorruptError, StoreUnavailable, UserError
+from kfnas.errors import CorruptError, StateVersionError, StoreUnavailable, UserError
 from kfnas.pool.entries import BlockKey, Row, pack_tensors, unpack_tensors
 from kfnas.pool.packs import read_rows, write_packs
 from kfnas.pool.segments import decode_segment, encode_segment
@@ -66,12 +66,18 @@ def test_a_segment_gives_its_rows_back() -> None:
     assert back[0].pack.startswith("packs/000003-")
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b'{"format":1}', b'{"format":2,"rows":[],"texts":[]}', b'{"format":1,"rows":[[1]],"texts":[]}', b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"format":1}', b'{"format":0,"rows":[],"texts":[]}', b'{"format":1,"rows":[[1]],"texts":[]}', b"\xff"])
 def test_what_is_no_segment_is_corrupt_even_under_its_own_digest(text: bytes) -> None:
     with pytest.raises(CorruptError, match="none that this kfnas reads"):
         decode_segment(text, f"segments/000000-{hashlib.sha256(text).hexdigest()}")
     with pytest.raises(CorruptError, match="differs from its digest"):
         decode_segment(text, f"segments/000000-{'0' * 64}")
+
+
+def test_a_segment_of_a_newer_kfnas_is_not_taken_for_damage() -> None:
+    text = b'{"format":2,"rows":[],"texts":[]}'
+    with pytest.raises(StateVersionError, match="format 2, and this kfnas knows 1; install a newer kfnas"):
+        decode_segment(text, f"segments/000000-{hashlib.sha256(text).hexdigest()}")
 
 
 def header(**fields: object) -> bytes:
