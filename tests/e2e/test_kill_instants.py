@@ -53,7 +53,7 @@ WITH_MODULES = {
         "experience": {"size": 2},
     },
     "rounds": 2,
-    "pool": {"name": "shared", "floor": 0.0},
+    "pool": {"name": "shared", "floor": 0.0, "min_match": 0.2},
     "retrain": {"steps": 4, "batch_size": 32, "checkpoint_steps": 4},
     "top_k": 1,
 }

@@ -178,7 +178,7 @@ ALL_MODULES: dict[str, object] = {
         "critic": {"hidden_units": 8, "fit_steps": 2, "threshold_draws": 8, "min_samples": 4},
         "experience": {"size": 2},
     },
-    "pool": {"name": "shared", "floor": 0.0},
+    "pool": {"name": "shared", "floor": 0.0, "min_match": 0.2},
 }
 MODULES_STRIDE = 6
 

@@ -34,6 +34,8 @@ def test_inspect_says_what_a_pool_holds(store: LocalStore, capsys: pytest.Captur
     assert "entries     3, 0.0 MB, in 3 packs and 3 segments" in text
     assert "tasks       flowers: 3" in text
     assert "pinned      version 2 by search-1 until 2023-11-14 22:14 UTC" in text
+    Pool(store, "shared").pin(2, "search-2", now=1_700_000_000.0, seconds=1e15)
+    assert "pinned      version 2 by search-2 until 1e+15 seconds after 1970" in said(capsys, "inspect", store.root, "shared")
     assert "does not exist" in said(capsys, "inspect", store.root, "none", status=1)
 
 

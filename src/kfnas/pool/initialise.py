@@ -1,8 +1,8 @@
 """Initial weights of a child, block by block, from one version of a pool.
 
 Whether a match is close enough is settled by a floor on its similarity (ours: the FNAS paper's uncertainty network judges architectures, not
-blocks). The caller holds the fairness rule: it adds up `queried` and `matched` over a batch, and starts all children at random where too few
-matched.
+blocks). However similar, an entry that shares no operation with the block has no tensor for it, and is no donor. The caller
+holds the fairness rule: it adds up `queried` and `matched` over a batch, and starts all children at random where too few matched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Initialisation:
     Attributes:
         weights: part of the network's state dict, by name; never the classifier.
         queried: blocks of the network.
-        matched: those with a donor of at least the floor's similarity.
+        matched: those with a donor: an entry of at least the floor's similarity that has something to give.
         hits: those whose donor has their own tokens and shapes.
         similarities: of each queried block its best similarity, 0 where the pool has nothing at that position.
         sources: keys of the children that gave something, sorted.
@@ -67,7 +67,7 @@ def coverage(snapshot: PoolSnapshot, space: Space, networks: Iterable[tuple[Arch
     """
     _check_space(snapshot, space)
     answers = [match for architecture, spec in networks for match in _matches(snapshot, space, architecture, parts_of(spec, fixed_parts=False), task)]
-    close = [match for match in answers if match is not None and match.similarity >= floor]
+    close = [match for match in answers if match is not None and match.counts(floor)]
     return Coverage(len(answers), len(close), sum(match.exact for match in close), tuple(match.similarity if match else 0.0 for match in answers))
 
 
@@ -117,7 +117,7 @@ def initialise_all(
     answers = [_matches(snapshot, space, architecture, each, task) for (architecture, _), each in zip(networks, parts, strict=True)]
     fetched: dict[Match, Arrays] = {}
     for _ in range(_MAX_DONORS):
-        wanted = {match for row in answers for match in row if match is not None and match.similarity >= floor} - fetched.keys()
+        wanted = {match for row in answers for match in row if match is not None and match.counts(floor)} - fetched.keys()
         if not wanted:
             break
         fetched.update(snapshot.fetch(sorted(wanted, key=lambda match: match.row.order)))

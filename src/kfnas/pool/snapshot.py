@@ -31,16 +31,23 @@ class Match:
         row: what the index knows of it.
         similarity: cosine similarity of its key and the query's, at most 1.
         exact: tokens and shapes are the query's own, so that its parameters need no fitting.
+        gives: some of its parameters have a place in the wanted block: they have an operation of a layer in common, or nothing is known of
+            the operations of one of them.
     """
 
     row: Row
     similarity: float
     exact: bool
+    gives: bool = True
 
     @property
     def source(self) -> str:
         """Key of the child that its parameters come from."""
         return self.row.source
+
+    def counts(self, floor: float) -> bool:
+        """Whether the entry is a donor: at least so similar, and not without anything to give."""
+        return self.gives and self.similarity >= floor
 
 
 class _Position:
@@ -95,7 +102,7 @@ class PoolSnapshot:
         self._rows = sorted(rows, key=lambda row: row.order)
         grouped: dict[tuple[int, str], list[Row]] = {}
         for row in self._rows:
-            grouped.setdefault((row.key.block, row.key.part), []).append(row)
+            grouped.setdefault(row.position, []).append(row)
         self._positions = {position: _Position(group) for position, group in grouped.items()}
         self._unreadable: set[Row] = set()
 
@@ -125,7 +132,8 @@ class PoolSnapshot:
             tokens: the block's slice of the canonical architecture's tokens.
             embedding: its expand embedding [k], instead of `tokens`.
             part: name of the layer outside of the blocks, else "".
-            shape, operations: `Part.shape` and `Part.operations` of the wanted block, which settle ties; "" settles none.
+            shape, operations: `Part.shape` and `Part.operations` of the wanted block, which settle ties; "" settles none. By the operations it
+                is seen too whether the entry has anything to give.
             task: a task whose entries are preferred among equals.
 
         Raises:
@@ -150,7 +158,8 @@ class PoolSnapshot:
 
         row = position.rows[min(np.flatnonzero(similarities == best).tolist(), key=rank)]
         same = row.key.tokens == tuple(tokens) if tokens is not None else bool(best >= 1 - 1e-6)
-        return Match(row, float(best), exact=same and row.key.shape == shape)
+        gives = not row.operations or not operations or any(name for _, name in _counted(row.operations) & wanted)
+        return Match(row, float(best), exact=same and row.key.shape == shape, gives=gives)
 
     def fetch(self, matches: Iterable[Match]) -> dict[Match, Arrays]:
         """The parameters of matches, by name within the block, each verified; what is missing, torn or damaged is left out and added to

@@ -68,7 +68,7 @@ class PoolConfig(Config):
     version: int | None = Field(None, ge=1, description="read this version of the pool throughout, whatever is added meanwhile; none: the newest of each round")
     fixed_parts: bool = Field(True, description="whether stem and head are stored and initialised too; the classifier never is")
     task: str | None = Field(None, max_length=200, description="label of this search's task on what it puts into the pool; none: the task's name and source")
-    pin_hours: float = Field(168.0, gt=0, description="how long the version in use stays in the pool after the search was last seen to live")
+    pin_hours: float = Field(168.0, gt=0, le=876_000, description="how long the version in use stays in the pool after the search was last seen to live")
 
 
 class PriorConfig(Config):

@@ -26,7 +26,8 @@ class PoolUse(Config):
     Attributes:
         version: of the pool that all children start from.
         entries: parts in it.
-        queried, matched, hits: blocks of all architectures; those with a donor that is similar enough; those whose donor is their own like.
+        queried, matched, hits: blocks of all architectures; those with a donor that is similar enough and has something to give; those whose donor is their
+            own like.
         similarity: mean over all blocks of the best match's cosine similarity.
         filled: mean share of a network's parameters that come from the pool.
         problems: entries that were passed over, in words.

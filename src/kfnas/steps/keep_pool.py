@@ -130,4 +130,7 @@ def _size(num_bytes: int) -> str:
 
 
 def _date(pin: Pin) -> str:
-    return datetime.fromtimestamp(pin.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(pin.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):  # a pin may be longer than the calendar
+        return f"{pin.expires:.3g} seconds after 1970"

@@ -31,11 +31,14 @@ class PoolRound(Config):
     Attributes:
         version: the version that was read.
         warm: whether the round's children start from the pool's blocks; otherwise all start from random weights.
-        queried, matched, hits: blocks that were asked for, those whose best match is similar enough, and those of which the very same block was there.
+        queried, matched, hits: blocks that were asked for, those whose best match is similar enough and has something to give, and those of which the very
+            same block was there.
         similarity: mean cosine similarity of the best matches; None where nothing was asked for or found.
-        entries: entries of the version.
+        entries: entries of the version; 0 where they are not for this search.
         problems: damaged entries that were passed over, in words.
         weights: sha256 of each child's initial weights among the search's blobs, by candidate; empty unless warm.
+        filled: mean share of the parameters of a child's blocks and fixed parts that come from the pool; None unless warm, and in older records.
+        reason: why the pool is not for this search; None where it is.
     """
 
     version: PoolVersion
@@ -47,6 +50,8 @@ class PoolRound(Config):
     entries: int
     problems: tuple[str, ...] = ()
     weights: dict[str, str] = Field(default_factory=dict)
+    filled: float | None = None
+    reason: str | None = None
 
     @property
     def match_ratio(self) -> float | None:
@@ -66,8 +71,9 @@ class PoolRound(Config):
     @property
     def metrics(self) -> dict[str, float]:
         """The round's metrics by `group/name`."""
-        ratios = {"pool/match_ratio": self.match_ratio, "pool/hit_ratio": self.hit_ratio, "pool/similarity": self.similarity}
+        ratios = {"pool/match_ratio": self.match_ratio, "pool/hit_ratio": self.hit_ratio, "pool/similarity": self.similarity, "pool/filled": self.filled}
         counts = {"pool/warm": float(self.warm), "pool/entries": float(self.entries), "pool/problems": float(len(self.problems))}
+        counts["pool/unfit"] = float(self.reason is not None)
         return {name: value for name, value in ratios.items() if value is not None} | counts
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from kfnas.pool import Coverage, Initialisation, PoolSnapshot, coverage, initialise_all
+from kfnas.errors import NotFound
+from kfnas.pool import Coverage, Initialisation, Pool, PoolSnapshot, PoolVersion, coverage, initialise_all
 from kfnas.space import Architecture, NetworkSpec
 from kfnas.steps.context import DataPointer, Run, open_run, read_data, read_json, read_pointer, round_key, write_json
 from kfnas.steps.measure_latency import child_key
@@ -65,16 +66,15 @@ def _decided(run: Run, number: int, asking: list[dict[str, Any]], rows: list[dic
     reason = unfit(run, snapshot, iterations_of(run, data))
     if reason is not None:
         # It was right when the search began, so another search has made an empty pool its own since. A search does not stop for that.
-        logger.warning("round %d starts from random weights: %s", number, reason)
-        return _recorded(run, number, _answer(snapshot, Coverage(0, 0, 0, ()), warm=False, problems=(reason,)))
+        return _recorded(run, number, PoolRound(version=snapshot.version, warm=False, queried=0, matched=0, hits=0, similarity=None, entries=0, reason=reason))
     known = coverage(snapshot, run.space, _networks(run, asking, data), floor=settings.floor, task=task_of_pool(run))
     if not settings.read or not is_warm(known.matched / known.queried if known.queried else 0.0, earlier, settings.min_match):
-        return _recorded(run, number, _answer(snapshot, known, warm=False, problems=tuple(snapshot.problems)))
+        return _recorded(run, number, _answer(snapshot, known))
     starts = _started(run, snapshot, asking, data)
     known = _summed(starts)
     share = known.matched / known.queried if known.queried else 0.0
     if not is_warm(share, earlier, settings.min_match):
-        return _recorded(run, number, _answer(snapshot, known, warm=False, problems=tuple(snapshot.problems)))
+        return _recorded(run, number, _answer(snapshot, known))
     if share < settings.min_match:
         logger.warning(
             "round %d: %.1f %% of the blocks matched, fewer than pool.min_match (%g %%); the search has changed to the pool once and stays with it",
@@ -87,7 +87,8 @@ def _decided(run: Run, number: int, asking: list[dict[str, Any]], rows: list[dic
     others = [row for row in rows if row["id"] not in ids]
     started = zip([*asking, *others], [*starts, *_started(run, snapshot, others, data)], strict=True)
     weights = {row["id"]: run.searches.put_blob(safetensors.numpy.save(start.weights)) for row, start in started}
-    return _recorded(run, number, _answer(snapshot, known, warm=True, problems=tuple(snapshot.problems), weights=weights))
+    filled = sum(start.filled for start in starts) / len(starts)
+    return _recorded(run, number, _answer(snapshot, known).model_copy(update={"warm": True, "weights": weights, "filled": filled}))
 
 
 def _networks(run: Run, rows: Sequence[dict[str, Any]], data: DataPointer) -> list[tuple[Architecture, NetworkSpec]]:
@@ -109,27 +110,41 @@ def _started(run: Run, snapshot: PoolSnapshot, rows: Sequence[dict[str, Any]], d
 
 
 def _opened(run: Run, earlier: PoolRound | None) -> PoolSnapshot:
-    """The version that this round reads, pinned: the one that children have started from before, else the configured one, else the newest."""
+    """The version that this round reads, pinned: the one that children have started from before, else the configured one, else the newest.
+
+    Raises:
+        NotFound: it is gone from the pool.
+    """
     pool, configured = open_pool(run), settings_of(run).version
     if earlier is not None and earlier.warm:
-        version = earlier.version
-    else:
-        version = pool.head() if configured is None else pool.at(configured).version
+        return _held_still(run, pool, earlier.version)
+    version = pool.head() if configured is None else pool.at(configured).version
     hold(run, pool, version)
     return pool.at(version)
 
 
-def _answer(snapshot: PoolSnapshot, known: Coverage, *, warm: bool, problems: tuple[str, ...], weights: dict[str, str] | None = None) -> PoolRound:
+def _held_still(run: Run, pool: Pool, version: PoolVersion) -> PoolSnapshot:
+    try:
+        hold(run, pool, version)
+        return pool.at(version)
+    except NotFound as gone:
+        raise NotFound(
+            f"version {version.number} ({version.digest[:12]}) is gone from {pool.access.where}, and children of {run.config.name!r} have started from it; "
+            "restore the pool's folder from a backup, or begin a search of another name; for long pauses raise pool.pin_hours"
+        ) from gone
+
+
+def _answer(snapshot: PoolSnapshot, known: Coverage) -> PoolRound:
+    """The record of a round that starts from random weights."""
     return PoolRound(
         version=snapshot.version,
-        warm=warm,
+        warm=False,
         queried=known.queried,
         matched=known.matched,
         hits=known.hits,
         similarity=sum(known.similarities) / len(known.similarities) if known.similarities else None,
         entries=len(snapshot),
-        problems=problems,
-        weights=weights or {},
+        problems=tuple(snapshot.problems),
     )
 
 
@@ -140,6 +155,8 @@ def _recorded(run: Run, number: int, answer: PoolRound) -> PoolRound:
     assert recorded is not None
     for problem in recorded.problems:
         logger.warning("passed over: %s", problem)
+    if recorded.reason is not None:
+        logger.warning("round %d starts from random weights: %s", number, recorded.reason)
     return recorded
 
 

@@ -174,6 +174,8 @@ def _pooled(run: Run) -> list[str]:
     if not used:
         return [f"pool       {run.config.pool.name}: not asked yet"]
     number, last = max(used.items())
+    if last.reason is not None:
+        return [f"pool       {run.config.pool.name}: not used in round {number}, children start from random weights: {last.reason}"]
     ratio = "" if last.match_ratio is None else f", {last.match_ratio:.0%} of blocks matched"
     begin = "children start from it" if last.warm else "children start from random weights"
     damaged = f"; {len(last.problems)} damaged entries passed over" if last.problems else ""

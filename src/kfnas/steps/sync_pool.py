@@ -16,7 +16,8 @@ DIRECTIONS = ("to", "from", "both")
 
 
 def sync_pool(config: str, other: str, direction: str, metrics: Path) -> None:
-    """Bring the configuration's pool and the one of the same name in the store `other` together; write to `metrics` how much was new to which.
+    """Bring the configuration's pool and the one of the same name in the store `other` together; write to `metrics` how much was new to which,
+    and how many entries could not be copied.
 
     Args:
         config: a run's configuration, with a pool.
@@ -36,12 +37,8 @@ def sync_pool(config: str, other: str, direction: str, metrics: Path) -> None:
     ways = [way for way in (("sent", own, theirs, "to"), ("fetched", theirs, own, "from")) if direction in (way[3], "both")]
     if all(source.head() == EMPTY for _, source, _, _ in ways):
         raise NotFound(f"pool {own.name!r} holds nothing to copy; mend its name or the store's address")
-    write_json(metrics, {name: _copied(source, target) for name, source, target, _ in ways})
-
-
-def _copied(source: Pool, target: Pool) -> int:
-    """Entries that were new to the target, or better than its own."""
-    report = mirror(source, target)
-    for problem in report.problems:
+    reports = {name: mirror(source, target) for name, source, target, _ in ways}
+    problems = [problem for report in reports.values() for problem in report.problems]
+    for problem in problems:
         logger.warning("not copied: %s", problem)
-    return report.added + report.replaced
+    write_json(metrics, {**{name: report.added + report.replaced for name, report in reports.items()}, "problems": len(problems)})

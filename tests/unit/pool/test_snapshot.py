@@ -88,6 +88,14 @@ def test_exact_means_tokens_and_shape() -> None:
     assert [snapshot.query(0, tokens, shape=shape).exact for tokens, shape, _ in cases] == [exact for _, _, exact in cases]  # type: ignore[union-attr]
 
 
+def test_what_shares_no_operation_is_no_donor_however_similar() -> None:
+    snapshot = snapshot_of(entry((0, 0, 0), operations="conv/"), entry((0, 0, 0), block=1))
+    donors = {"conv/": True, "conv+se/conv": True, "expand/conv": False, "expand/": False, "": True}
+    assert {operations: snapshot.query(0, (0, 0, 1), operations=operations).counts(0.6) for operations in donors} == donors  # type: ignore[union-attr]
+    assert not snapshot.query(0, (0, 0, 1), operations="conv/").counts(0.7)  # type: ignore[union-attr]
+    assert snapshot.query(1, (0, 0, 1), operations="conv").counts(0.6), "nothing is known of the entry's"  # type: ignore[union-attr]
+
+
 def test_a_query_that_cannot_be_answered_is_refused() -> None:
     snapshot = snapshot_of(entry((0, 0, 0)))
     with pytest.raises(UserError, match="either tokens or an embedding"):

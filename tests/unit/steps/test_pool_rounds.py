@@ -31,7 +31,7 @@ from kfnas.steps.view import search_view
 from kfnas.storage import open_store
 from kfnas.testing.sequence import StepSequence, outcome_of, small_search
 
-POOL = {"name": "shared", "floor": 0.0}
+POOL = {"name": "shared", "floor": 0.0, "min_match": 0.2}
 
 
 def pooled(store: Path, pool: dict[str, Any] | None = None, **fields: object) -> RunConfig:
@@ -112,8 +112,11 @@ def test_children_start_at_random_until_the_pool_knows_their_blocks_and_then_fro
     sequence = begun(pooled(tmp_path / "store"), tmp_path / "artifacts", 2)
     first, second = pool_rounds(open_run(sequence.text)).values()
     assert (first.warm, first.match_ratio, first.entries) == (False, 0.0, 0)
-    assert (second.warm, second.match_ratio, second.version) == (True, 1.0, pool_of(sequence).head())
-    assert f"pool       shared: {second.entries} entries in round 1, 100% of blocks matched; children start from it" in describe(sequence.text).splitlines()
+    assert (second.warm, second.version) == (True, pool_of(sequence).head())
+    shown = f"pool       shared: {second.entries} entries in round 1, {second.match_ratio:.0%} of blocks matched; children start from it"
+    assert shown in describe(sequence.text).splitlines()
+    assert first.filled is None and "pool/filled" not in first.metrics
+    assert 0 < second.metrics["pool/filled"] < 1
     label = f"pool:{second.version.digest[:12]}"
     assert [row.initialisation for row in rows_of(sequence)] == ["random", "random", label, label]
 
@@ -156,7 +159,7 @@ def children_by_key(sequence: StepSequence, *names: str) -> dict[str, Any]:
 
 
 def test_a_batch_of_which_the_pool_knows_too_little_starts_at_random_together(shared: Path, tmp_path: Path, starts: dict[str, Any]) -> None:
-    sequence = begun(pooled(shared, {"floor": 1.0}, seed=9), tmp_path / "artifacts", 1)
+    sequence = begun(pooled(shared, {"floor": 1.0, "min_match": 0.99}, seed=9), tmp_path / "artifacts", 1)
     used = pool_round(open_run(sequence.text), 0)
     assert used is not None
     assert used.entries > 0
@@ -166,7 +169,7 @@ def test_a_batch_of_which_the_pool_knows_too_little_starts_at_random_together(sh
 
 
 def test_a_search_that_has_changed_stays_with_the_pool_and_warns_when_it_knows_little(shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    sequence = begun(pooled(shared, {"floor": 1.0}, seed=9), tmp_path / "artifacts")
+    sequence = begun(pooled(shared, {"floor": 1.0, "min_match": 0.99}, seed=9), tmp_path / "artifacts")
     sample(sequence.text, sequence.state, sequence.batch, sequence.state)
     measure_latency(sequence.text, sequence.data, sequence.state, sequence.batch, sequence.plan)
     run = open_run(sequence.text)
@@ -181,6 +184,17 @@ def test_a_search_that_has_changed_stays_with_the_pool_and_warns_when_it_knows_l
     assert used.warm
     assert used.metrics["pool/match_ratio"] < 0.99
     assert {row["initialisation"] for row in read_json(tmp_path / "pooled")["rows"]} == {used.initialisation}
+
+
+def test_a_search_whose_version_is_gone_says_what_helps(shared: Path, tmp_path: Path) -> None:
+    sequence = begun(pooled(shared, seed=9), tmp_path / "artifacts", 1)
+    assert pool_round(open_run(sequence.text), 0).warm
+    begun(pooled(shared, {"floor": 1.0}, name="another", seed=5, rounds=1), tmp_path / "another", 1)
+    pool_of(sequence).prune(now=1e12, grace_seconds=0)
+    with pytest.raises(
+        NotFound, match=r"version 1 .* is gone from .*'shared', .* restore the pool's folder from a backup, or begin a search of another name; .*pin_hours"
+    ):
+        sequence.open_round()
 
 
 # Again, and after others
@@ -308,6 +322,11 @@ def test_a_search_goes_on_without_a_pool_that_another_one_has_made_its_own(tmp_p
         rounds(sequence, 1)
     assert "round 0 starts from random weights: pool.name: pool 'shared' holds children trained for 1 steps" in caplog.text
     assert "nothing was put into the pool" in caplog.text
+    assert "passed over" not in caplog.text
+    used = pool_round(open_run(sequence.text), 0)
+    assert (used.entries, used.problems, used.metrics["pool/unfit"]) == (0, (), 1.0)
+    shown = "pool       shared: not used in round 0, children start from random weights: pool.name: pool 'shared' holds children trained for 1 steps"
+    assert shown in describe(sequence.text)
     assert pool_of(sequence).head() == head
     assert [row.initialisation for row in rows_of(sequence)] == ["random"] * 2
 
@@ -323,6 +342,8 @@ def test_damaged_entries_are_passed_over_and_counted(shared: Path, tmp_path: Pat
     assert not used.warm
     assert used.matched == 0
     assert used.metrics["pool/problems"] > 0
+    assert used.metrics["pool/unfit"] == 0
+    assert f"{len(used.problems)} damaged entries passed over" in describe(sequence.text)
     assert "differ from their digest" in caplog.text
 
 
@@ -392,7 +413,11 @@ def test_a_pool_may_be_in_a_store_of_its_own_and_is_synced_to_another(tmp_path: 
     assert Pool(open_store(other), "shared").head().digest == head.digest
     assert read_json(tmp_path / "told")["sent"] > 0
     sync_pool(config.text, other, "both", tmp_path / "told")
-    assert read_json(tmp_path / "told") == {"sent": 0, "fetched": 0}
+    assert read_json(tmp_path / "told") == {"sent": 0, "fetched": 0, "problems": 0}
+    for path in (tmp_path / "pools" / "pools" / "shared" / "packs").iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    sync_pool(config.text, str(tmp_path / "third"), "to", tmp_path / "told")
+    assert read_json(tmp_path / "told") == {"sent": 0, "problems": len(Pool(open_store(other), "shared").at())}
     with pytest.raises(UserError, match="direction 'sideways' is none; give to, from, both"):
         sync_pool(config.text, other, "sideways", tmp_path / "told")
 
@@ -416,6 +441,17 @@ def test_a_pool_changes_what_a_configuration_fixes_and_its_place_does_not() -> N
     assert plain.digest != with_pool.digest
     elsewhere = parse(RunConfig, {"name": "x", "retrain": {"epochs": 1}, "pool": POOL | {"store": "s3://bucket/x", "pin_hours": 1}})
     assert elsewhere.digest == with_pool.digest
+
+
+def test_a_pin_lasts_a_century_at_most() -> None:
+    with pytest.raises(ConfigError, match=r"pool\.pin_hours: .*876000"):
+        parse(RunConfig, {"name": "x", "retrain": {"epochs": 1}, "pool": POOL | {"pin_hours": 1e9}})
+
+
+def test_a_record_from_before_it_told_how_much_was_filled_is_read() -> None:
+    record = {"version": EMPTY.model_dump(), "warm": False, "queried": 0, "matched": 0, "hits": 0, "similarity": None, "entries": 0}
+    used = parse(PoolRound, record)
+    assert (used.filled, used.reason) == (None, None)
 
 
 def test_a_configuration_from_before_there_were_pools_fixes_what_it_did() -> None:
