@@ -100,7 +100,7 @@ class CriticConfig(Config):
     )
     max_trusted_share: float = Field(default=0.5, ge=0, lt=1, description="largest share of a batch's new draws whose reward is V's word")
     max_resamples: int = Field(
-        default=20, ge=0, description="batches that are drawn again for want of uncertain draws, before the most uncertain of them are trained"
+        default=20, ge=0, description="networks: batches that are drawn again for want of uncertain draws, before the most uncertain of them are trained"
     )
     audit_share: float = Field(default=0.05, ge=0, le=1, description="share of the trusted draws that are trained all the same, to check V")
     prior_weight: float = Field(default=64.0, ge=0, description="a prior's samples count as much as this many of the search's own when V is fitted")
@@ -111,7 +111,7 @@ class ExperienceConfig(Config):
 
     size: int = Field(default=10, ge=1, le=4096, description="draws that the buffer holds")
     max_share: float = Field(default=0.5, ge=0, lt=1, description="largest share of a batch that comes from the buffer")
-    standardised: bool = Field(default=True, description="priorities are a softmax of rewards less their mean, over their deviation; false: of raw rewards")
+    standardised: bool = Field(default=True, description="priorities: softmax of rewards less their mean over their deviation; false: of raw fractions")
     normalised: bool = Field(default=True, description="importance weights are divided by their largest in the batch; false: as they are")
     ratio: Literal["per_decision", "architecture"] = Field(
         default="per_decision",

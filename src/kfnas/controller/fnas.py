@@ -75,7 +75,9 @@ class FNASAgent:
             taught = [(canonical_tokens(self._space, item.draw.tokens), item) for item in evidence]
             if isinstance(self._critic, BayesianCritic):
                 graded = [item for item in batch if item.status in ("infeasible", "failed") and item.draw.source in ("policy", "audit") and not item.cached]
-                self._critic.learn(taught, [(canonical_tokens(self._space, item.draw.tokens), item) for item in graded])
+                # What was over the budget was never trained; it counts as the kind that members are asked for, or the kind would explain its reward away.
+                alike = [replace(item, initialisation=self._initialisation) if item.status == "infeasible" else item for item in graded]
+                self._critic.learn(taught, [(canonical_tokens(self._space, item.draw.tokens), item) for item in alike])
             else:
                 self._critic.learn(taught)
             metrics["critic/calibrated"] = float(self._critic.is_calibrated)

@@ -27,6 +27,7 @@ from kfnas.controller.history import History, activated_ok, pareto_front, to_fra
 from kfnas.controller.knowledge import Knowledge, KnownSample, critic_weights
 from kfnas.controller.reward import is_within_budget
 from kfnas.controller.state import SavedState, arrays_digest, read_state, write_state
+from kfnas.controller.threads import one_thread
 from kfnas.errors import BudgetError, ConfigError, CorruptError, NotFound, ResultError, SearchExhausted, SpaceError
 from kfnas.space import Space
 
@@ -339,7 +340,9 @@ class Search:
     def _open(self) -> None:
         if self._history.num_known >= self._space.size:
             raise SearchExhausted(f"all {self._space.size} architectures of space {self._space.name!r} are known: the search is over")
-        draws = self._live_agent().propose(self._config.batch_size, self._is_known)
+        agent = self._live_agent()  # imports what it needs, before threads are counted
+        with one_thread():
+            draws = agent.propose(self._config.batch_size, self._is_known)
         self._batch = Batch.of_draws(self._round, draws, self._space, self._history, self._seed)
 
     def _close_if_answered(self) -> None:
@@ -349,11 +352,13 @@ class Search:
     def _close(self) -> None:
         assert self._batch is not None
         rows = self._batch.closed_rows(self._history, self._config.reward)
-        for row in rows:
-            self._history.append(row)
         horizon = self._config.horizon
-        progress = 0.0 if horizon is None else min(1.0, len(self._history) / horizon)
-        self._metrics = self._live_agent().learn(scored(rows), progress)
+        progress = 0.0 if horizon is None else min(1.0, (len(self._history) + len(rows)) / horizon)
+        agent = self._live_agent()
+        with one_thread():
+            self._metrics = agent.learn(scored(rows), progress)
+        for row in rows:  # last: a batch whose learning was interrupted is closed again, and no row may be there twice
+            self._history.append(row)
         self._round += 1
         self._batch = None
         logger.debug("round %d closed: %d draws, %d activated in all", self._round, len(rows), self._history.num_activated)

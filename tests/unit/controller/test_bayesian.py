@@ -217,3 +217,23 @@ def test_a_prior_of_a_like_task_is_worth_samples_and_a_shuffled_one_is_given_up(
         assert isinstance(agent._critic, BayesianCritic)
         assert agent._critic.has_prior == has_prior
     assert _of_source(helped, "trusted")
+
+
+def test_what_was_over_the_budget_counts_as_the_kind_of_children_that_the_search_trains() -> None:
+    # A warm search's members are asked for warm children: low rewards of the other kind would be explained away by the kind.
+    search = Search(
+        SPACE, parse(SearchConfig, {"agent": "fnas", "batch_size": 8, "policy": {"hidden_units": 16}, "reward": {"kind": "hard", "target": 1.0}}), seed=0
+    )
+    for _ in range(2):
+        batch = search.suggest()
+        search.update(
+            [
+                Result(candidate.id, status="infeasible", cost=2.0)
+                if index == 0
+                else Result(candidate.id, accuracy=_truth(candidate.tokens), cost=1.0, initialisation="pool:x")
+                for index, candidate in enumerate(batch)
+            ]
+        )
+    critic = search._live_agent()._critic  # type: ignore[attr-defined]
+    assert len(critic._graded) > 0
+    assert critic._graded.arrays()["warm"].all()

@@ -3,10 +3,14 @@
 import logging
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from kfnas.config import parse
 from kfnas.controller import Candidate, Knowledge, KnownSample, PolicyConfig, Result, RewardConfig, Search, SearchConfig
@@ -411,3 +415,39 @@ def test_known_architectures_that_began_otherwise_than_the_batchs_children_teach
     assert [item.id for item in scored([cached, new])] == [new.id]
     assert [item.id for item in scored([cached, search.rows[1]])] == ["again", search.rows[1].id]
     assert [item.id for item in scored([cached])] == ["again"], "a batch that trained nothing compares with nothing"
+
+
+def test_a_batch_whose_learning_was_interrupted_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _search("evolution")
+    batch, agent = search.suggest(), search._live_agent()
+    with monkeypatch.context() as broken:
+        broken.setattr(agent, "learn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            search.update([_answer(candidate) for candidate in batch])
+    search.suggest()
+    assert [row.id for row in search.rows] == [candidate.id for candidate in batch]
+
+
+def test_an_agent_computes_with_one_thread_whatever_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, seen = _search("fnas"), []
+    agent = search._live_agent()
+    learn, propose = agent.learn, agent.propose
+
+    def watched(do: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*given: Any) -> Any:
+            seen.append({pool["num_threads"] for pool in threadpool_info()} | {torch.get_num_threads()})
+            return do(*given)
+
+        return watch
+
+    monkeypatch.setattr(agent, "learn", watched(learn))
+    monkeypatch.setattr(agent, "propose", watched(propose))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2):
+            _rounds(search, 1)
+            assert torch.get_num_threads() == 2, "given back"
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [{1}, {1}]
