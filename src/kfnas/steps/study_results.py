@@ -54,6 +54,11 @@ class SearchResult:
         return "fruitless" if self.fruitless else "searched"
 
     @property
+    def has_searched(self) -> bool:
+        """Whether its rounds are done."""
+        return self.state == "searched" or self.ended
+
+    @property
     def ended(self) -> bool:
         """Whether nothing of it is left to do."""
         return self.state in ("finished", "fruitless")
@@ -124,7 +129,7 @@ class RowResult:
     @property
     def searched(self) -> list[SearchResult]:
         """Searches whose rounds are done."""
-        return [search for search in self.searches if search.state == "searched" or search.ended]
+        return [search for search in self.searches if search.has_searched]
 
     def curves(self, over: str) -> list[Steps]:
         """Highest reward so far of each search that has trained something."""

@@ -157,7 +157,7 @@ def _summary(row: RowResult, baseline: RowResult) -> RowSummary:
         num_epochs=spread(search.num_epochs for search in done),
         device_seconds=spread(search.device_seconds for search in done),
         best_reward=spread(float(curve.y[-1]) for search in done if len((curve := search.best_reward("samples")).y)),
-        savings={over: _saving(row, baseline, over) for over in OVER},
+        savings={over: _paired(row, baseline, over, saving) for over in OVER},
         bounds={over: None if is_baseline else _paired(row, baseline, over, lambda base, own: saving_interval(base, own, rng)) for over in OVER},
     )
 
@@ -188,17 +188,14 @@ def _gain(row: RowResult, baseline: RowResult, rng: np.random.Generator) -> Inte
     return paired_bootstrap(ours, theirs, rng=rng)
 
 
-def _saving(row: RowResult, baseline: RowResult, over: str) -> float | None:
-    """None also where a search of the row found nothing within the budget: it does not reach the quality, and the others' mean would hide it."""
+def _paired(row: RowResult, baseline: RowResult, over: str, measure: Callable[..., Any]) -> Any:
+    """A measure of the curves of baseline and row, of the seeds that both have searched to the end.
+
+    None also where a search of the row found nothing within the budget: it does not reach the quality, and the others' mean would hide it.
+    """
     if any(not len(search.best_reward(over).x) for search in row.searched):
         return None
-    saved: float | None = _paired(row, baseline, over, saving)
-    return saved
-
-
-def _paired(row: RowResult, baseline: RowResult, over: str, measure: Callable[..., Any]) -> Any:
-    """A measure of the curves of baseline and row, of the seeds that both have searched to the end."""
-    both = _both(row, baseline, lambda search: (search.state == "searched" or search.ended) and len(search.best_reward(over).x) > 0)
+    both = _both(row, baseline, lambda search: search.has_searched and len(search.best_reward(over).x) > 0)
     if not both:
         return None
     theirs, ours = ([search.best_reward(over) for search in side] for side in zip(*both, strict=True))
