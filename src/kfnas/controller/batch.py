@@ -193,6 +193,9 @@ def _checked(result: Result, config: RewardConfig) -> Result:
     needs_cost = config.target is not None and result.status in ("ok", "infeasible")
     if needs_cost or cost is not None:
         check_cost(cost)
+    if needs_cost:
+        # An absurd cost is refused here, and not when the batch closes.
+        reward(1.0, cost, config)
     if result.status == "infeasible" and config.target is None:
         raise ResultError("status infeasible means over the target cost, and this search has none: give `reward.target`, or report status failed")
     device_seconds = _number("device_seconds", result.device_seconds)

@@ -67,10 +67,15 @@ class FNASAgent:
 
     def learn(self, batch: Sequence[Scored], progress: float) -> dict[str, float]:
         """Fit the critic on what was trained, update the policy on the whole batch, and keep what was trained."""
+        began = next((item.initialisation for item in reversed(batch) if item.is_evidence), self._initialisation)
+        changed = began != self._initialisation
+        if changed:  # the critic answered for children that begin otherwise than these did
+            batch = [replace(item, draw=replace(item.draw, value=None, uncertainty=None)) for item in batch]
+        self._initialisation = began
         evidence = [item for item in batch if item.is_evidence]
         metrics = self._judgement(batch, evidence)
-        if evidence:
-            self._initialisation = evidence[-1].initialisation
+        if changed:  # rewards of the two do not compare
+            batch = [item for item in batch if item.draw.source not in ("trusted", "exploited")]
         if self._critic is not None:
             taught = [(canonical_tokens(self._space, item.draw.tokens), item) for item in evidence]
             if isinstance(self._critic, BayesianCritic):
@@ -83,8 +88,6 @@ class FNASAgent:
             metrics["critic/calibrated"] = float(self._critic.is_calibrated)
         if self._buffer is None:
             return {**metrics, **self._update(batch, [1.0] * len(batch), progress)}
-        if evidence and self._buffer.initialisation not in (None, self._initialisation):
-            batch = [item for item in batch if item.draw.source != "exploited"]
         exploited = [item for item in batch if item.draw.source == "exploited"]
         metrics |= {"experience/exploited_share": len(exploited) / max(1, len(batch)), "experience/beta": self._buffer.beta(progress)}
         weights = dict(zip((item.id for item in exploited), self._buffer.weights([item.draw.origin or "" for item in exploited], progress), strict=True))

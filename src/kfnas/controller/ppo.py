@@ -153,7 +153,7 @@ class PPOAgent:
         *,
         least_entropy: float | None = None,
     ) -> dict[str, float]:
-        """`learn`, with more say.
+        """`learn`, with more say: imagined draws count among those of which there must be two.
 
         Args:
             batch: as `learn` takes it.
@@ -163,7 +163,7 @@ class PPOAgent:
             least_entropy: nats below which the policy's mean entropy is pushed back up, by `OPEN_WEIGHT` for each nat, in the place of
                 the weight that rises with the share of known draws; None: that weight.
         """
-        if len(batch) < 2:
+        if len(batch) + len(imagined) < 2:
             return {}
         settings = self._config.ppo
         optimizer = self._adam.live()

@@ -20,6 +20,8 @@ from kfnas.errors import ResultError
 HARD_ALPHAS = (0.0, -1.0)
 SOFT_ALPHAS = (-0.07, -0.07)
 ABSOLUTE_BETA = -0.10
+LARGEST = 1e30
+"""Largest size of an accuracy or a reward: what squares and single precision hold with room to spare."""
 
 
 class RewardConfig(Config):
@@ -126,14 +128,18 @@ def cost_factor(cost: float, config: RewardConfig) -> float:
     assert config.target is not None
     ratio = cost / config.target
     below, above = config.alphas
-    return ratio ** (below if ratio <= 1.0 else above)
+    try:
+        factor = ratio ** (below if ratio <= 1.0 else above)
+    except (OverflowError, ZeroDivisionError):
+        factor = math.inf
+    return _sized(factor, cost, config.target)
 
 
 def absolute_penalty(cost: float, config: RewardConfig) -> float:
     """beta * |cost / target - 1|, the absolute reward's summand; 0 or less."""
     assert config.target is not None
     beta = ABSOLUTE_BETA if config.beta is None else config.beta
-    return beta * abs(cost / config.target - 1.0)
+    return _sized(beta * abs(cost / config.target - 1.0), cost, config.target)
 
 
 def check_accuracy(accuracy: float | None, config: RewardConfig) -> float:
@@ -144,6 +150,8 @@ def check_accuracy(accuracy: float | None, config: RewardConfig) -> float:
     """
     if accuracy is None or not math.isfinite(accuracy):
         raise ResultError(f"accuracy is {accuracy}, not a finite number: report a child that diverged with status failed and a reason")
+    if abs(accuracy) > LARGEST:
+        raise ResultError(f"accuracy is {accuracy:g}, beyond {LARGEST:g}: report a child that diverged with status failed and a reason")
     if config.target is not None and not 0.0 <= accuracy <= 1.0:
         raise ResultError(f"accuracy is {accuracy}, not a fraction in [0, 1]: divide a percentage by 100, or search without a target")
     return accuracy
@@ -160,6 +168,12 @@ def check_cost(cost: float | None) -> float:
     if not math.isfinite(cost) or cost <= 0:
         raise ResultError(f"cost is {cost}, not a positive finite number: measure it again, or report status unmeasured")
     return cost
+
+
+def _sized(value: float, cost: float, target: float) -> float:
+    if not abs(value) <= LARGEST:
+        raise ResultError(f"cost is {cost:g} and the target {target:g}: the reward would be beyond {LARGEST:g}; give both in one unit")
+    return value
 
 
 class Outcome(NamedTuple):

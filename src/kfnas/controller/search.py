@@ -202,12 +202,19 @@ class Search:
 
         Args:
             task: label of this search's samples; rewards of unlike tasks are not compared.
+
+        Raises:
+            ConfigError: neither this search's samples nor those of its prior have a label, so that two tasks could not be told apart.
         """
         state = self._agent_state_now() if self._config.agent in CRITIC_AGENTS else AgentState()
         rows = activated_ok(self._history.rows)
         own = [KnownSample(row.canonical.tokens, row.accuracy, row.cost, row.fidelity, task, row.initialisation) for row in rows if row.accuracy is not None]
         keeps_prior = self._prior is not None and state.values["critic"]["has_prior"]
         earlier = self._prior.samples if self._prior is not None and keeps_prior else ()
+        if not task and any(not sample.task for sample in earlier):
+            raise ConfigError(
+                "task: neither this search's samples nor those of its prior have a label, and their rewards may not compare; give knowledge(task=...)"
+            )
         return Knowledge(self._space.to_json(), (*earlier, *own), critic_weights(state))
 
     def digest(self) -> str:

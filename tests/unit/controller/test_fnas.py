@@ -55,9 +55,11 @@ def test_a_warm_round_of_all_modules_trains_about_a_quarter() -> None:
     assert all(len(_of_round(search, number)) == 16 for number in range(20))
 
 
+@pytest.mark.parametrize("fields", [{}, {"critic": {"model": "bayesian"}}, {"preset": "paper", "critic": {"threshold": {"fixed": 0.5}}}])
 @pytest.mark.parametrize("agent", AGENTS)
-def test_both_halves_of_a_batch_keep_to_their_limits_in_every_round(agent: str) -> None:
-    search = _rounds(_search(agent), 12)
+def test_both_halves_of_a_batch_keep_to_their_limits_in_every_round(agent: str, fields: dict[str, object]) -> None:
+    search = _rounds(_search(agent, **fields), 12)
+    assert agent == "mnas+aeb" or any(row.source == "trusted" for row in search.rows)
     trained = 0
     for number in range(12):
         rows = _of_round(search, number)
@@ -297,6 +299,46 @@ def test_another_initialisation_empties_the_buffer_and_is_told_to_v() -> None:
     assert state.values["initialisation"] == "pool:0123456789ab"
     assert search.metrics["experience/exploited_share"] == 0.0  # of the older rewards, nothing was learnt again
     assert {row.initialisation for row in _of_round(search, 3) if row.is_activated} == {"pool:0123456789ab"}
+
+
+@pytest.mark.parametrize("model", ["networks", "bayesian"])
+@pytest.mark.parametrize("agent", ["mnas+uac", "fnas"])
+def test_in_the_round_that_changes_the_initialisation_the_critics_word_for_the_other_counts_for_nothing(
+    agent: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = _rounds(_search(agent, critic={"model": model, "imagined": 0, "keep_open": False, "threshold": {"fixed": 1e9}}), 6)
+    live = search._live_agent()
+    assert isinstance(live, FNASAgent)
+    ratios = list(live._critic._ratios) if model == "bayesian" else []  # type: ignore[union-attr]
+    learnt: list[set[str]] = []
+    update = PPOAgent.update
+    monkeypatch.setattr(
+        PPOAgent, "update", lambda self, batch, *rest, **more: (learnt.append({item.draw.source for item in batch}), update(self, batch, *rest, **more))[1]
+    )
+    batch = search.suggest()
+    assert any(slot.source == "trusted" for slot in search._batch.slots)  # type: ignore[union-attr]
+    # Children that start from trained blocks end much higher than the critic's word for random ones.
+    search.update([Result(candidate.id, accuracy=5.0 + sum(candidate.tokens) / 18, initialisation="pool:0123456789ab") for candidate in batch])
+    assert learnt[-1] <= {"policy", "audit"}
+    assert "critic/value_error" not in search.metrics
+    assert "critic/coverage" not in search.metrics
+    assert search.metrics["critic/trusted_share"] > 0
+    if model == "bayesian":
+        assert live._critic._ratios == ratios  # type: ignore[union-attr]
+    batch = search.suggest()
+    search.update([Result(candidate.id, accuracy=5.0 + sum(candidate.tokens) / 18, initialisation="pool:0123456789ab") for candidate in batch])
+    assert "trusted" in learnt[-1]
+    assert "critic/value_error" in search.metrics
+
+
+def test_one_draw_is_learnt_from_together_with_imagined_ones() -> None:
+    agent = FNASAgent(SPACE, parse(SearchConfig, {"agent": "mnas+uac", "policy": {"hidden_units": 16}, "critic": {"imagined": 16}}), 0)
+    draws = agent.propose(8, lambda _tokens: False)
+    agent.learn([Scored(draw, sum(draw.tokens) / 18) for draw in draws], 0.0)
+    before = agent._ppo.log_probs([draws[0].tokens])
+    metrics = agent.learn([Scored(draws[0], 0.5, cached=True)], 0.0)
+    assert "policy/approx_kl" in metrics
+    assert agent._ppo.log_probs([draws[0].tokens]) != before
 
 
 def test_the_initialisation_is_decisive_and_in_the_digest() -> None:

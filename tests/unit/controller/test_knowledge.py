@@ -55,6 +55,32 @@ def test_knowledge_survives_its_folder(agent: str, tmp_path: Path) -> None:
     assert {sample.task for sample in again.samples} == {"digits"}
 
 
+def test_knowledge_passes_on_from_search_to_search_with_each_task_standardised_by_itself() -> None:
+    first = _rounds(_search(seed=1), 6, scale=0.5).knowledge(task="faces")
+    second = _rounds(_search(seed=2, prior=first), 6).knowledge(task="digits")
+    count = len(first.samples)
+    assert [sample.task for sample in second.samples] == ["faces"] * count + ["digits"] * (len(second.samples) - count)
+    assert second.samples[:count] == first.samples
+    third = _search(seed=3, prior=second)
+    critic = third._live_agent()._critic  # type: ignore[attr-defined]
+    standard = critic._prior.standard
+    # Twice the accuracy for the same network: without the tasks apart, nearly all faces would lie below nearly all digits.
+    for part in (standard[:count], standard[count:]):
+        assert part.mean() == pytest.approx(0.0, abs=1e-9)
+        assert part.std() == pytest.approx(1.0)
+    assert len(_rounds(third, 4, scale=0.7).knowledge(task="cars").samples) > len(second.samples)
+
+
+def test_samples_of_two_searches_without_a_label_are_not_mixed() -> None:
+    first = _rounds(_search(seed=1), 6).knowledge()
+    search = _rounds(_search(seed=2, prior=first), 4)
+    with pytest.raises(ConfigError, match=r"have a label.*give knowledge\(task=\.\.\.\)"):
+        search.knowledge()
+    assert {sample.task for sample in search.knowledge(task="digits").samples} == {"", "digits"}
+    with pytest.raises(ConfigError, match="have a label"):
+        _search(seed=3, prior=search.knowledge(task="digits")).knowledge()
+
+
 def test_knowledge_of_the_first_format_is_read(tmp_path: Path) -> None:
     samples = [[[0] * 9, 0.5, None, 1.0], [[1] * 9, 0.6, 2.0, "1 epoch"]]
     (tmp_path / "knowledge.json").write_text(json.dumps({"format": 1, "space": SPACE.to_json(), "samples": samples}))

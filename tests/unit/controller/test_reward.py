@@ -59,6 +59,15 @@ def test_accuracy_that_is_no_fraction_is_refused_where_there_is_a_target(accurac
         reward(accuracy, 1.0, HARD)
 
 
+def test_what_squares_would_not_hold_is_refused() -> None:
+    with pytest.raises(ResultError, match="beyond 1e\\+30"):
+        reward(1e160, None, RewardConfig())
+    for config, cost in ((RewardConfig(target=1.0, alpha_below=-5.0), 1e-300), (RewardConfig(kind="absolute", target=1e-10), 1e300)):
+        with pytest.raises(ResultError, match="the reward would be beyond"):
+            reward(0.5, cost, config)
+    assert reward(1e29, None, RewardConfig()) == 1e29
+
+
 def test_over_budget_reward_is_the_worst_accuracy_times_the_penalty() -> None:
     assert over_budget_reward(0.6, 160.0, HARD) == pytest.approx(0.3)
     assert over_budget_reward(0.6, 160.0, ABSOLUTE) == pytest.approx(0.5)

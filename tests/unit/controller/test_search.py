@@ -136,6 +136,7 @@ def test_an_unknown_id_is_refused(identity: str) -> None:
     [
         (Result("", accuracy=math.nan), "not a finite number"),
         (Result("", accuracy=math.inf), "not a finite number"),
+        (Result("", accuracy=1e160), "beyond"),
         (Result(""), "not a finite number"),
         (Result("", accuracy="0.5"), "give a number"),  # type: ignore[arg-type]
         (Result("", accuracy=True), "give a number"),
