@@ -55,7 +55,7 @@ def search(output: Path, seeds: int, first_seed: int, samples: int, jobs: int, t
     """Compare search agents on a table, over many seeds.
 
     A search sees one noisy training run of each architecture and is judged by the true score of the one that looked best. Nothing is trained: an answer is
-    looked up in a table, so that hundreds of searches take minutes.
+    looked up in a table, so that hundreds of searches take minutes. Scores in percent (0 to 100, some above 1) reach kfnas's own agents as fractions.
 
     \b
     Agents: random, evolution, local_search, mnas, mnas+uac, mnas+aeb, fnas; and from outside
@@ -91,7 +91,8 @@ def search(output: Path, seeds: int, first_seed: int, samples: int, jobs: int, t
     rules = judging([item.label for item in entrants], samples, options["reference"], _integers(options["checkpoints"]), options["focus"])
     with _progress() as on_progress:
         runs = run_bench(plan, output, jobs=jobs, trust_code=trust_code, on_progress=on_progress)
-    summary = summarise(runs, objective=objective.name, seeds=plan.seeds, samples=samples, rules=rules)
+    codes = {item.label: item.code() for item in entrants}
+    summary = summarise(runs, objective=objective.name, seeds=plan.seeds, samples=samples, rules=rules, codes=codes)
     click.echo(write_results(summary, output))
     click.echo(f"written to {output}: table.md, figure.png, figure.svg, curves.csv, results.json")
 

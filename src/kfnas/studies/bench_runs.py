@@ -74,7 +74,7 @@ def search_once(objective: Objective, entrant: Entrant, seed: int, samples: int)
     started = time.process_time()
     config = entrant.annealed(samples).config
     if isinstance(config, SearchConfig):
-        trace = _own_search(Search(objective.space, config, seed=seed, prior=prior), clock.observe, samples)
+        trace = _own_search(Search(objective.space, config, seed=seed, prior=prior), clock.observe, samples, objective.unit)
     else:
         trace = _peer_search(_peer(entrant, objective, seed), clock.observe, samples)
     seconds = time.process_time() - started - clock.seconds
@@ -109,7 +109,9 @@ class _Clock:
 Observe = Callable[[Sequence[tuple[int, ...]]], list[float]]
 
 
-def _own_search(search: Search, observe: Observe, samples: int) -> Trace:
+def _own_search(search: Search, observe: Observe, samples: int, unit: float) -> Trace:
+    """A search of kfnas's own, which is shown accuracies as fractions: rewards are not to hang on the unit of a table."""
+    seen: dict[str, float] = {}
     while search.num_activated < samples:
         try:
             batch = search.suggest()
@@ -117,14 +119,14 @@ def _own_search(search: Search, observe: Observe, samples: int) -> Trace:
             logger.info("the search ended after %d samples: %s", search.num_activated, end)
             break
         values = observe([search.space.canonical(candidate.architecture).tokens for candidate in batch])
+        seen |= {candidate.id: value for candidate, value in zip(batch, values, strict=True)}
         search.update(
-            Result(candidate.id, status="failed", reason="no value") if math.isnan(value) else Result(candidate.id, accuracy=value)
+            Result(candidate.id, status="failed", reason="no value") if math.isnan(value) else Result(candidate.id, accuracy=value / unit)
             for candidate, value in zip(batch, values, strict=True)
         )
     rows = [row for row in search.rows if row.is_activated]
-    accuracies = [math.nan if row.accuracy is None else row.accuracy for row in rows]
     drawn = [row.canonical.tokens for row in search.rows if row.source != "exploited"]
-    return Trace([row.canonical.tokens for row in rows], accuracies, drawn, search.metrics)
+    return Trace([row.canonical.tokens for row in rows], [seen[row.id] for row in rows], drawn, search.metrics)
 
 
 def _peer_search(peer: Peer, observe: Observe, samples: int) -> Trace:
@@ -158,7 +160,7 @@ def donor_knowledge(entrant: Entrant, seed: int) -> Knowledge:
     if entrant.donor.shuffled:
         objective = shuffled(objective, seed)
     search = Search(objective.space, config, seed=seed + DONOR_SEEDS)
-    _own_search(search, _Clock(objective, seed + DONOR_SEEDS).observe, entrant.donor.samples)
+    _own_search(search, _Clock(objective, seed + DONOR_SEEDS).observe, entrant.donor.samples, objective.unit)
     return search.knowledge(task=objective.name.replace(", ", "-"))
 
 

@@ -72,7 +72,7 @@ class EntrantSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A comparison's outcome. The first of `comparisons` are at the first checkpoint."""
+    """A comparison's outcome. The first of `comparisons` are at the first checkpoint; `outdated`: labels with runs of other code than the present."""
 
     objective: str
     seeds: tuple[int, ...]
@@ -81,6 +81,7 @@ class Summary:
     entrants: tuple[EntrantSummary, ...]
     checkpoints: tuple[int, ...]
     comparisons: tuple[Comparison, ...]
+    outdated: tuple[str, ...] = ()
 
     def entrant(self, label: str) -> EntrantSummary:
         """The entrant of a label."""
@@ -110,7 +111,15 @@ def judging(labels: Sequence[str], samples: int, reference: str | None = None, c
     return Judging(reference or ("mnas" if "mnas" in labels else labels[0]), chosen, pairs)
 
 
-def summarise(runs: Mapping[str, Sequence[Run]], *, objective: str, seeds: Sequence[int], samples: int, rules: Judging) -> Summary:
+def summarise(
+    runs: Mapping[str, Sequence[Run]],
+    *,
+    objective: str,
+    seeds: Sequence[int],
+    samples: int,
+    rules: Judging,
+    codes: Mapping[str, str] | None = None,
+) -> Summary:
     """Judge runs.
 
     Args:
@@ -119,6 +128,7 @@ def summarise(runs: Mapping[str, Sequence[Run]], *, objective: str, seeds: Seque
         seeds: which all entrants share.
         samples: activated samples of each run.
         rules: what `judging` returned for these labels and samples.
+        codes: `Entrant.code` of each label, which its runs are compared with; None: they are not.
 
     Raises:
         ConfigError: a run had no success at all.
@@ -126,7 +136,8 @@ def summarise(runs: Mapping[str, Sequence[Run]], *, objective: str, seeds: Seque
     curves = {label: np.stack([judged(run, samples) for run in group]) for label, group in runs.items()}
     entrants = tuple(_entrant(label, group, curves[label], curves[rules.reference], rules.checkpoints) for label, group in runs.items())
     compared = tuple(_compare(point, pair, curves) for point in rules.checkpoints for pair in rules.pairs)
-    return Summary(objective, tuple(seeds), samples, rules.reference, entrants, rules.checkpoints, compared)
+    outdated = tuple(item.label for item in entrants if codes is not None and item.versions != (codes[item.label],))
+    return Summary(objective, tuple(seeds), samples, rules.reference, entrants, rules.checkpoints, compared, outdated)
 
 
 def judged(run: Run, samples: int) -> Floats:
@@ -148,6 +159,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "reference": summary.reference,
         "level": LEVEL,
         "entrants": {item.label: _entrant_json(item, summary.checkpoints) for item in summary.entrants},
+        "outdated": list(summary.outdated),
         "comparisons": [
             {
                 "samples": item.samples,
@@ -203,6 +215,7 @@ def as_markdown(summary: Summary) -> str:
     ]
     mixed = [item.label for item in summary.entrants if len(item.versions) > 1]
     lines += [f"\nRuns of several versions of the code are mixed: {', '.join(map(_cell, mixed))}."] if mixed else []
+    lines += [f"\nRuns of other code than the present, so that agents may not compare: {', '.join(map(_cell, summary.outdated))}."] if summary.outdated else []
     if summary.comparisons:
         head = ["samples", "first", "second", "first - second [95%]", "seeds won : lost : tied", "sign test p"]
         lines += ["", "Paired by seed:", "", _row(head), _row(["---"] * len(head))]

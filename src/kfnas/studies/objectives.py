@@ -27,6 +27,7 @@ Tokens = tuple[int, ...]
 TokenArray = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+PERCENT = 100.0
 LEAST_COVERED = 1e-3
 """Smallest share of all combinations that a table must hold: searches draw at random and would hardly ever meet a row of a sparser one."""
 FINGERPRINTED = 32
@@ -44,6 +45,7 @@ class Objective:
         score: tokens [n, decisions] -> what each is really worth, [n].
         size: number of valid architectures.
         content: digest of the file that the answers come from, where they come from one.
+        unit: what kfnas's own agents see as an accuracy of 1: 100 where the answers are percentages, else 1.
     """
 
     name: str
@@ -52,10 +54,18 @@ class Objective:
     score: Callable[[TokenArray], Floats]
     size: int
     content: str = ""
+    unit: float = 1.0
 
     @classmethod
     def of_functions(
-        cls, name: str, space: Space, observe: Callable[[Tokens, int], float], score: Callable[[Tokens], float] | None = None, *, size: int | None = None
+        cls,
+        name: str,
+        space: Space,
+        observe: Callable[[Tokens, int], float],
+        score: Callable[[Tokens], float] | None = None,
+        *,
+        size: int | None = None,
+        unit: float = 1.0,
     ) -> Objective:
         """An objective from functions of one architecture's tokens. Without `score`, what is observed with seed 0 is the truth."""
         worth = score if score is not None else lambda tokens: observe(tokens, 0)
@@ -66,7 +76,16 @@ class Objective:
         def score_all(tokens: TokenArray) -> Floats:
             return np.array([worth(tuple(row)) for row in tokens.tolist()], dtype=np.float64)
 
-        return cls(name, space, observe_all, score_all, space.size if size is None else size)
+        return cls(name, space, observe_all, score_all, space.size if size is None else size, unit=unit)
+
+    def with_unit(self) -> Objective:
+        """The same, its unit told from the worth of some architectures: percentages lie from 0 to 100, and some above 1."""
+        rng = np.random.default_rng(0)
+        tokens = np.array([self.space.random(rng).tokens for _ in range(FINGERPRINTED)])
+        values = np.asarray(self.score(tokens), dtype=np.float64)
+        known = values[~np.isnan(values)]
+        is_percent = known.size > 0 and known.min() >= 0 and 1 < known.max() <= PERCENT
+        return replace(self, unit=PERCENT if is_percent else 1.0)
 
     def fingerprint(self) -> str:
         """Digest (hex) of the space and of the answers for some architectures: another table, noise or function has another.
@@ -77,7 +96,7 @@ class Objective:
         tokens = np.array([self.space.random(rng).tokens for _ in range(FINGERPRINTED)])
         answers = [self.score(tokens), self.observe(tokens, 0), self.observe(tokens, 1)]
         shown = [[f"{value:.6g}" for value in answer] for answer in answers]
-        return digest_of({"space": self.space.digest, "size": self.size, "answers": shown, "content": self.content})
+        return digest_of({"space": self.space.digest, "size": self.size, "answers": shown, "content": self.content, "unit": self.unit})
 
 
 Source = Callable[[], Objective]
@@ -238,7 +257,7 @@ def _checked(objective: Objective) -> Objective:
     for part, values in answers.items():
         if values.shape != (3,) or np.isinf(values).any():
             raise DataError(f"objective {objective.name!r}: {part} of 3 architectures is {values.tolist()}; return one finite number (or NaN) for each")
-    return objective
+    return objective.with_unit()
 
 
 def _read_csv(path: Path) -> Any:

@@ -286,7 +286,7 @@ def _spearman(x: Floats, y: Floats) -> Floats:
 
 def _pearson(x: Floats, y: Floats) -> Floats:
     """Of [resamples, pairs] each -> [resamples]; NaN where a side is constant."""
-    return _cosine(*(values - values.mean(-1, keepdims=True) for values in (x, y)))
+    return _cosine(*(np.where(np.ptp(values, axis=-1, keepdims=True) > 0, values - values.mean(-1, keepdims=True), 0.0) for values in (x, y)))
 
 
 def _kendall(x: Floats, y: Floats) -> Floats:

@@ -227,3 +227,15 @@ def test_shuffled_scores_are_the_same_scores_of_unrelated_architectures() -> Non
     assert mixed.score(tokens[:1]) == wrong[:1]
     assert (mixed.observe(tokens, 0) == wrong).all()
     assert (shuffled(objective, 4).score(tokens) != wrong).any()
+
+
+@pytest.mark.parametrize(("scale", "unit"), [("20", 100.0), ("0.2", 1.0), ("-20", 1.0), ("60", 1.0)])
+def test_percentages_are_told_by_their_range(tables: Path, scale: str, unit: float) -> None:
+    # Scores go from 0 to 3 times the scale.
+    assert TableSource(tables, f"toy/{scale}")().unit == unit
+
+
+def test_a_csv_in_percent_is_told_too(tmp_path: Path) -> None:
+    for name, values, unit in (("percent.csv", (91.5, 92.5), 100.0), ("fractions.csv", (0.915, 0.925), 1.0)):
+        (tmp_path / name).write_text("a,top1\n0,{}\n1,{}\n".format(*values))
+        assert CsvSource(tmp_path / name, "top1")().unit == unit

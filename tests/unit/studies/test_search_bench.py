@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from kfnas.controller import Search
 from kfnas.errors import AccessDenied, ConfigError, ConflictError, KfnasError, RetryableError, SpaceError, UserError
 from kfnas.space import Space
 from kfnas.studies import search_bench
@@ -122,8 +123,32 @@ def test_runs_of_other_code_are_made_again_unless_they_are_trusted(bench: Bench,
     rules = judging(list(trusted), 40)
     text = as_markdown(summarise(trusted, objective="toy", seeds=bench.seeds, samples=40, rules=rules))
     assert "several versions of the code are mixed: ridge" in text
+    codes = {entrant.label: entrant.code() for entrant in bench.entrants}
+    summary = summarise(trusted, objective="toy", seeds=bench.seeds, samples=40, rules=rules, codes=codes)
+    assert summary.outdated == ("ridge",)
+    assert "other code than the present, so that agents may not compare: ridge." in as_markdown(summary)
+    assert as_json(summary)["outdated"] == ["ridge"]
     run(bench, tmp_path, jobs=0)
     assert json.loads(path.read_text())["code"] != "older"
+
+
+def test_kfnas_s_agents_are_shown_fractions_of_a_table_in_percent_and_judged_in_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Space.from_decisions({f"decision{index}": [0, 1, 2] for index in range(5)})
+    percent = Objective.of_functions(
+        "percent", space, lambda tokens, seed: 50.0 + sum(tokens) + 0.1 * (seed % 7), lambda tokens: 50.0 + sum(tokens), unit=100.0
+    )
+    fractions = Objective.of_functions("fractions", space, lambda tokens, seed: (50.0 + sum(tokens) + 0.1 * (seed % 7)) / 100).with_unit()
+    assert (percent.unit, fractions.unit) == (100.0, 1.0)
+    told: list[float] = []
+    update = Search.update
+    monkeypatch.setattr(Search, "update", lambda self, results: (kept := list(results), told.extend(one.accuracy for one in kept), update(self, kept))[2])
+    (entrant,) = parse_entrants(["paper=fnas:preset=paper:policy.hidden_units=8:critic.hidden_units=8:critic.threshold_draws=32"])
+    run_in_percent, run_in_fractions = search_once(percent, entrant, 3, 60), search_once(fractions, entrant, 3, 60)
+    assert min(told) >= 0.5 and max(told) <= 0.61
+    assert run_in_percent.tokens == run_in_fractions.tokens, "a search does not hang on the unit of its table"
+    expected = [percent.observe(np.array([tokens]), 3)[0] for tokens in run_in_percent.tokens]
+    assert run_in_percent.observed.tolist() == expected
+    assert run_in_percent.score.max() > 50
 
 
 def test_code_that_changes_under_way_is_noticed(bench: Bench, tmp_path: Path) -> None:

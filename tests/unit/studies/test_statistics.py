@@ -13,6 +13,7 @@ from kfnas.studies.statistics import (
     Correlation,
     Interval,
     SignTest,
+    _correlations,
     hit,
     hit_ratio,
     incumbent_curve,
@@ -269,3 +270,8 @@ def test_one_that_gets_there_on_some_seeds_only_has_no_upper_bound() -> None:
 def test_curves_that_do_not_belong_together_are_refused(ours: np.ndarray, theirs: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
         hit_ratio(ours, theirs, rng=rng())
+
+
+def test_pearson_of_a_constant_side_is_not_a_number() -> None:
+    # The mean of three 0.1 is not 0.1: what is left of the difference is no correlation.
+    assert np.isnan(_correlations("pearson")(np.full((1, 3), 0.1), np.array([[0.3, 0.1, 0.2]]))).all()
