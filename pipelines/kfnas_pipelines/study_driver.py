@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kfnas.errors import BudgetError
+from kfnas.errors import BudgetError, ConfigError
 from kfnas.steps.compare_study import PAGE, study_blob
 from kfnas.steps.config import RunConfig
 from kfnas.steps.context import open_run
 from kfnas.steps.status import progress
 from kfnas.steps.study import StudyPlan, plan_study
 from kfnas.steps.study_config import StudyConfig
+from kfnas.storage import SearchStore
 from kfnas_pipelines.driver import default_log_folder, drive
 from kfnas_pipelines.pipeline_process import PipelineProcess
 from kfnas_pipelines.study_pipelines import compile_compare_study
@@ -39,12 +40,14 @@ def prove(study: StudyConfig, *, tell: Tell, drive_search: Drive | None = None) 
         drive_search: runs a search to its end, going on where it stands; the local driver when not given.
 
     Raises:
+        ConfigError: the donor that it names is not there, or its rounds are not done: rows would start from different states of it.
         ConfigMismatch: a search of that name was started with another configuration.
         SearchBusy: another live run holds one of the searches.
         RunInterrupted: SIGINT, SIGTERM or SIGHUP; run the same command again to go on.
         KfnasError: what a step raised.
     """
     plan = plan_study(study)
+    _check_donor(study, plan)
     driven = drive_search or _drive
     for number, config in enumerate(plan.searches, start=1):
         tell(f"study {study.name}: search {number} of {len(plan.searches)}, {config.name}")
@@ -73,6 +76,19 @@ def page_path(study: StudyConfig, base: RunConfig) -> Path:
     """`reports/STUDY-KIND.html` in a local store; in the working folder when the store is elsewhere."""
     name = f"{study.name}-{study.kind}"
     return Path(f"{name}-report.html") if "://" in base.store else Path(base.store) / "reports" / f"{name}.html"
+
+
+def _check_donor(study: StudyConfig, plan: StudyPlan) -> None:
+    """That an existing donor is there to start from, before hours of rows that do not need it."""
+    name = study.donor.search
+    if name is None or not any(variant.config.prior is not None for variant in plan.variants):
+        return
+    store = open_run(plan.variants[0].config.text).store
+    head = SearchStore(store, name).head()
+    if head is None:
+        raise ConfigError(f"donor.search: no search {name!r} in {store.uri}; give one that is there, or `donor.set` to have one run")
+    if not (state := progress(head.config)).searching_done:
+        raise ConfigError(f"donor.search: {name!r} has done {state.rounds_done} of its {state.rounds_total} rounds; let it end first, or give another")
 
 
 def _drive(config: RunConfig) -> None:

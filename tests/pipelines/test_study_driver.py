@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from kfnas.config import parse
-from kfnas.errors import BudgetError, ConfigMismatch, RunInterrupted
+from kfnas.errors import BudgetError, ConfigError, ConfigMismatch, RunInterrupted
 from kfnas.steps.config import RunConfig, load_run_config
 from kfnas.steps.status import progress, release_lease
 from kfnas.steps.study import plan_study
@@ -101,6 +101,21 @@ def test_a_study_whose_base_has_changed_is_refused(tmp_path, compared):
     changed = changed.model_copy(update={"base": {**changed.base, "rounds": 2}})
     with pytest.raises(ConfigMismatch, match="rounds: 1 then, 2 now"):
         prove(changed, tell=lambda _: None)
+
+
+def test_a_donor_that_is_not_there_or_not_done_is_refused_before_any_row_is_run(tmp_path, compared):
+    rows = [{"name": "none", "agent": "mnas"}, {"name": "uac", "agent": "mnas+uac", "prior": True}]
+    given = study(tmp_path, kind="transfer", rows=rows, donor={"search": "earlier"})
+    runner = Runner(tmp_path)
+    with pytest.raises(ConfigError, match=r"donor\.search: no search 'earlier' in "):
+        prove(given, tell=lambda _: None, drive_search=runner)
+    earlier = small_search(tmp_path, rounds=2).model_copy(update={"name": "earlier"})
+    sequence = StepSequence(earlier, tmp_path / "artifacts")
+    sequence.begin()
+    release_lease(earlier.text, sequence.owner.run_id)
+    with pytest.raises(ConfigError, match=r"donor\.search: 'earlier' has done 0 of its 2 rounds"):
+        prove(given, tell=lambda _: None, drive_search=runner)
+    assert (runner.ran, compared) == ([], [])
 
 
 def test_the_page_stands_beside_a_local_store_s_reports(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kfnas.config import Config, parse
-from kfnas.errors import NotFound
+from kfnas.errors import ConflictError, NotFound
 from kfnas.pool import Pool, PoolEntry, PoolVersion, blocks_of, initialise_all
 from kfnas.steps.context import write_json
 from kfnas.steps.fidelity_children import KIND, FidelityPlan, PlannedChild, Study, missing_of, open_study, read_plan, shards_of
@@ -57,6 +57,7 @@ def fidelity_pool(config: str, plan: Path, pooled: Path) -> list[str]:
 
     Raises:
         NotFound: a donor was not trained, or the training of all of them failed.
+        ConflictError: the pool of that name holds other children's blocks, and the comparison would be of a pool that is not the study's.
     """
     study, planned = open_study(config), read_plan(plan)
     used = pool_use(study) or _filled(study, planned)
@@ -83,6 +84,12 @@ def _filled(study: Study, planned: FidelityPlan) -> PoolUse:
         raise NotFound(f"study {study.config.name!r}: the training of every donor failed ({study.record_of(donors[0])['reason']}); mend base.proxy")
     report = pool.push(entries, space=run.space.digest, iterations=_iterations(study, planned))
     snapshot = pool.at(report.version)
+    foreign = {row.source for row in snapshot.rows} - {donor.key for donor in donors}
+    if foreign:
+        raise ConflictError(
+            f"pool {study.config.name}.donors holds blocks of {len(foreign)} children that are no donors of this study ({min(foreign)[:12]}); "
+            f"give the study another name, or remove that pool"
+        )
     ranked = ranked_children(planned)
     networks = [(run.space.architecture(child.tokens), run.network(child.tokens, planned.data)) for child in ranked]
     rngs = [np.random.default_rng([child.seed, _DRAWN_CHANNELS]) for child in ranked]

@@ -149,7 +149,7 @@ def _rows_table(rows: Sequence[RowResult], table: Sequence[RowSummary], referenc
 
 def _line(row: RowSummary, with_latency: bool, *, own: bool) -> StudyRow:
     cells = [
-        (_FROM if row.akp_from else _YES) if row.akp else _NO,
+        _pool_cell(row),
         (_FROM if row.uac_from else _YES) if row.uac else _NO,
         _YES if row.aeb else _NO,
         figures.millions(row.mult_adds.mean if row.mult_adds else None),
@@ -161,6 +161,14 @@ def _line(row: RowSummary, with_latency: bool, *, own: bool) -> StudyRow:
         f"{row.num_finished} of {row.num_seeds}",
     ]
     return StudyRow(row.name, cells, note=f"agent {row.agent}", own=own)
+
+
+def _pool_cell(row: RowSummary) -> str:
+    """The pool's mark, and how many of the trained children started from it: a pool that matches too little is filled and not used."""
+    if not row.akp:
+        return _NO
+    mark = _FROM if row.akp_from else _YES
+    return mark if row.warm_share is None else f"{mark}, {row.warm_share:.0%} warm"
 
 
 def _savings_table(table: Sequence[RowSummary], reference: str, metric: str) -> StudyTable:

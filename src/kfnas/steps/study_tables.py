@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kfnas.controller.candidates import RANDOM
 from kfnas.controller.config import BUFFER_AGENTS, CRITIC_AGENTS
 from kfnas.steps.study_results import RowResult, SearchResult
 from kfnas.studies.curves import saving, saving_interval
@@ -23,7 +24,7 @@ from kfnas.studies.statistics import Interval, paired_bootstrap
 
 OVER = ("samples", "device_seconds")
 MIN_SEEDS = 2
-_FACTS = ("name", "agent", "akp", "uac", "aeb", "akp_from", "uac_from", "num_seeds", "num_finished", "num_ended")
+_FACTS = ("name", "agent", "akp", "uac", "aeb", "akp_from", "uac_from", "warm_share", "num_seeds", "num_finished", "num_ended")
 _SPREADS = ("top1", "mult_adds", "latency_ms", "num_activated", "num_drawn", "num_epochs", "device_seconds", "best_reward")
 _SEED = 0x57D7
 
@@ -43,6 +44,7 @@ class RowSummary:
 
     Attributes:
         akp, uac, aeb: which modules are on; `akp_from`, `uac_from` say whether they start from the donor.
+        warm_share: of the trained children, those that started from a pool's blocks; None without a pool.
         num_finished, num_ended: seeds that have delivered a network, and those that have nothing left to do.
         top1: the task's metric on the test set.
         gain: difference in it from the baseline, paired by seed.
@@ -59,6 +61,7 @@ class RowSummary:
     aeb: bool
     akp_from: bool
     uac_from: bool
+    warm_share: float | None
     num_seeds: int
     num_finished: int
     num_ended: int
@@ -144,6 +147,7 @@ def _summary(row: RowResult, baseline: RowResult) -> RowSummary:
         aeb=row.agent in BUFFER_AGENTS,
         akp_from=row.row.pool == "donor",
         uac_from=row.row.prior,
+        warm_share=_warm_share(done) if row.has_pool else None,
         num_seeds=row.num_seeds,
         num_finished=len(finished),
         num_ended=sum(search.ended for search in row.searches),
@@ -168,6 +172,11 @@ def _top1(search: SearchResult) -> float | None:
 
 def _chosen(searches: Sequence[SearchResult], name: str) -> list[float | None]:
     return [search.chosen[name] for search in searches if search.chosen is not None]
+
+
+def _warm_share(searches: Sequence[SearchResult]) -> float | None:
+    trained = [row for search in searches for row in search.activated if row.status == "ok"]
+    return fmean(row.initialisation != RANDOM for row in trained) if trained else None
 
 
 def _epochs_a_child(searches: Sequence[SearchResult]) -> float | None:

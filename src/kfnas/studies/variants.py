@@ -137,14 +137,20 @@ def derived_donor(base: Mapping[str, Any], change: Mapping[str, Any], *, study: 
     value |= {"name": name, "seed": seed}
     agent = (change.get("search") or {}).get("agent", "fnas")
     value["search"] = {**(value.get("search") or {}), "agent": agent}
-    value["pool"] = {**dict(base.get("pool") or {}), **ONLY_FILLED, **dict(change.get("pool") or {}), "name": name}
+    kept_pool = {key: item for key, item in (base.get("pool") or {}).items() if key != "version"}
+    value["pool"] = {**kept_pool, **ONLY_FILLED, **dict(change.get("pool") or {}), "name": name}
     return value
 
 
 def _pool(template: Any, row: Row, name: str, donor_pool: str | None) -> dict[str, Any] | None:
-    """A pool of its own is named after its search, so that no row and no seed gets another's weights."""
+    """A pool of its own is named after its search, so that no row and no seed gets another's weights. A version of the base's pool is none of another's, and
+    what a row has a pool for is that children start from it."""
+    kept = {key: item for key, item in (template or {}).items() if key != "version"}
+    used = {key: item for key, item in kept.items() if key != "read"}
     if row.pool == "donor":
-        return {**(template or {}), "name": donor_pool, "push": False}
-    if row.pool == "own" or (row.pool == "base" and template):
-        return {**(template or {}), "name": name}
+        return {**used, "name": donor_pool, "push": False}
+    if row.pool == "own":
+        return {**used, "name": name}
+    if row.pool == "base" and template:
+        return {**kept, "name": name}
     return None

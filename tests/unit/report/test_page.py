@@ -172,6 +172,12 @@ def test_an_unfinished_search_is_shown_as_far_as_it_has_come(data: ReportData) -
     assert " nan" not in text
 
 
+def test_a_supernet_search_that_scores_no_network_has_no_empty_plot_of_rewards() -> None:
+    paths = [sample(0, accuracy=None, reward=None, status="ok", source="supernet")]
+    assert "Reward along samples" not in Page(render_report(report(samples=paths, pareto=()))).text
+    assert "No sample has a reward yet." in Page(render_report(ReportData("empty"))).text
+
+
 def test_an_empty_search_says_so() -> None:
     text = Page(render_report(ReportData("empty"))).text
     assert "No child has been trained yet." in text

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 import kfnas.train
 from kfnas.config import parse
-from kfnas.errors import ConfigError, ConfigMismatch, DataError, NotFound, SpaceError
+from kfnas.errors import ConfigError, ConfigMismatch, ConflictError, DataError, NotFound, SpaceError
 from kfnas.nn import build_network
-from kfnas.pool import Pool
+from kfnas.pool import Pool, blocks_of
 from kfnas.space import load_space
 from kfnas.steps.fidelity_children import FidelityPlan, open_study, read_plan, shards_of
 from kfnas.steps.fidelity_compare import accuracies_of, fidelity_compare, write_fidelity_report
 from kfnas.steps.fidelity_config import FidelityConfig, load_fidelity_config
 from kfnas.steps.fidelity_plan import draw_architectures, fidelity_plan
-from kfnas.steps.fidelity_pool import fidelity_pool, pool_use
+from kfnas.steps.fidelity_pool import _iterations, fidelity_pool, pool_use
 from kfnas.steps.fidelity_train import fidelity_train
 from kfnas.steps.prepared import load_data
 from kfnas.studies.fidelity import Proxy
@@ -134,6 +135,25 @@ def test_the_pool_holds_the_donors_blocks_and_nothing_else(done: Steps) -> None:
     assert 0 < used.matched <= used.queried
     assert 0 < used.filled <= 1
     assert len(used.weights) == 5
+
+
+def test_a_pool_that_holds_other_children_s_blocks_is_refused(done: Steps, tmp_path: Path) -> None:
+    study = config(tmp_path / "store")
+    steps, other = Steps(study, tmp_path / "first"), open_study(done.text)
+    for shard in fidelity_plan(study.text, steps.plan):
+        fidelity_train(study.text, steps.plan, shard)
+    foreign = open_study(study.text)
+    plan = read_plan(done.pooled)
+    donor = plan.of("donor")[0].model_copy(update={"key": "f" * 64})
+    record = other.record_of(plan.of("donor")[0])
+    run = other.run(donor.epochs)
+    blocks = blocks_of(
+        run.space, run.space.architecture(donor.tokens), run.network(donor.tokens, plan.donor_data),
+        safetensors.numpy.load(other.searches.child_weights(record)), source=donor.key, iterations=_iterations(other, plan), score=0.99,
+    )  # fmt: skip
+    Pool(foreign.store, "small.donors").push(list(blocks), space=run.space.digest, iterations=_iterations(other, plan))
+    with pytest.raises(ConflictError, match=r"pool small\.donors holds blocks of 1 children that are no donors of this study"):
+        fidelity_pool(study.text, steps.plan, steps.pooled)
 
 
 def test_figures_come_from_the_ledger_and_stand_in_metrics_and_report(done: Steps) -> None:

@@ -62,6 +62,14 @@ def test_modules_are_read_off_agent_and_pool():
     assert (table["all"].akp, table["all"].uac, table["all"].aeb) == (True, True, True)
 
 
+def test_a_pool_says_how_many_children_started_from_it():
+    warm = [sample(0, 0.1), replace(sample(1, 0.2), initialisation="pool:0123456789ab"), replace(sample(2, 0.3), status="failed")]
+    found = result(ABLATION_ROWS["akp"], [search("a0", [], top1=0.8, rows=warm)], has_pool=True)
+    table = {row.name: row for row in summaries([result(ABLATION_ROWS["none"], [search("n0", [0.1], top1=0.8)]), found], "none")}
+    assert (table["none"].warm_share, table["akp"].warm_share) == (None, 0.5)
+    assert [record["warm_share"] for record in table_records(list(table.values()))] == [None, 0.5]
+
+
 def test_costs_are_means_over_seeds():
     table = summary(rows())
     assert (table["none"].num_activated.mean, table["all"].num_activated.mean) == (4.0, 2.0)
