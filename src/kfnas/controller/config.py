@@ -40,7 +40,8 @@ class PPOConfig(Config):
         default=0.25,
         ge=0,
         le=1,
-        description="share of known architectures among the policy's draws above which the weight of the entropy rises from round to round; 1: never",
+        description="share of known architectures among the policy's draws above which the weight of the entropy rises from round to round; 1: never. "
+        "Not in use where critic.keep_open is",
     )
     max_grad_norm: float | None = Field(default=None, gt=0, description="gradients are scaled down to this norm; None: never")
 
@@ -113,6 +114,11 @@ class ExperienceConfig(Config):
     max_share: float = Field(default=0.5, ge=0, lt=1, description="largest share of a batch that comes from the buffer")
     standardised: bool = Field(default=True, description="priorities: softmax of rewards less their mean over their deviation; false: of raw fractions")
     normalised: bool = Field(default=True, description="importance weights are divided by their largest in the batch; false: as they are")
+    correction: Literal["inclusion", "priority"] = Field(
+        default="inclusion",
+        description="chance that the importance weights correct: inclusion: that of being among a batch's, which are drawn without repeats; "
+        "priority: the priority itself, as if each were drawn from the whole buffer",
+    )
     ratio: Literal["per_decision", "architecture"] = Field(
         default="per_decision",
         description="PPO's ratio of a buffered draw, to the policy that drew it: the mean over its decisions, or that of the whole architecture, "
@@ -127,7 +133,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "paper": {
         "reward": {"kind": "soft"},
         "critic": {"model": "networks", "threshold": {"fixed": 0.5}, "audit_share": 0.0, "min_samples": 32, "threshold_draws": 128},
-        "experience": {"standardised": False, "normalised": False},
+        "experience": {"standardised": False, "normalised": False, "correction": "priority"},
     },
 }
 """Fields, by section, that a preset fills where they are not given."""

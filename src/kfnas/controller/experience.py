@@ -51,6 +51,29 @@ def importance_weights(chances: Floats, beta: float, *, size: int, normalised: b
     return np.asarray(weights / weights.max() if normalised and len(weights) else weights)
 
 
+def inclusion_chances(chances: Floats, count: int) -> Floats:
+    """Chance of each of N entries to be among `count` that are drawn one after the other without repeats, over `count`: float64 [N], summing to 1.
+
+    Drawing so is a race of clocks that ring at rates P_i, ended by the ring of number `count`. The chances are those of a race of a fixed length at
+    which `count` rings are expected, 1 - exp(-P_i t) (order sampling: Rosen, J. Stat. Plan. Inference 62, 1997), near the exact ones also for few.
+    They are P_i where one is drawn of many, and all alike where all are.
+
+    Args:
+        chances: P_i, positive, [N].
+        count: 1 to N.
+    """
+    if count >= len(chances):
+        return np.full(len(chances), 1.0 / len(chances))
+    low, high = 0.0, 1.0
+    while -np.expm1(-chances * high).sum() < count:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if -np.expm1(-chances * middle).sum() < count else (low, middle)
+    included = -np.expm1(-chances * high)
+    return np.asarray(included / included.sum())
+
+
 @dataclass(frozen=True)
 class Experience:
     """A trained draw: its candidate's id, tokens as drawn, the log-probability (nats) with which the policy drew it then, and its reward."""
@@ -86,8 +109,11 @@ class ExperienceBuffer:
     def weights(self, identities: Iterable[str], progress: float) -> list[float]:
         """Importance weights of drawn entries, by their ids, at this share of the horizon."""
         chances = priorities([entry.reward for entry in self.entries], standardised=self._config.standardised) if self.entries else np.zeros(0)
+        names = list(identities)
+        if self._config.correction == "inclusion" and names:
+            chances = inclusion_chances(chances, len(names))
         chance = dict(zip((entry.id for entry in self.entries), chances, strict=True))
-        drawn = np.array([chance[identity] for identity in identities])
+        drawn = np.array([chance[name] for name in names])
         return importance_weights(drawn, self.beta(progress), size=len(self), normalised=self._config.normalised).tolist() if len(drawn) else []
 
     def beta(self, progress: float) -> float:

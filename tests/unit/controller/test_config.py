@@ -23,7 +23,7 @@ def test_the_default_preset_is_the_products() -> None:
     assert config.critic.threshold == ThresholdConfig(quantile=0.5)
     assert (config.critic.audit_share, config.critic.max_trusted_share, config.critic.max_resamples) == (0.05, 0.5, 20)
     assert (config.experience.size, config.experience.max_share) == (10, 0.5)
-    assert (config.experience.standardised, config.experience.normalised) == (True, True)
+    assert (config.experience.standardised, config.experience.normalised, config.experience.correction) == (True, True, "inclusion")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_fields_that_are_given_win_over_the_preset(critic: object) -> None:
     config = parse(SearchConfig, {"agent": "fnas", "preset": "paper", "reward": reward, "critic": critic, "experience": {"normalised": True}})
     assert config.reward == RewardConfig(kind="hard", target=5.0)
     assert config.critic == SearchConfig(preset="paper").critic.model_copy(update={"threshold": ThresholdConfig(quantile=0.7), "hidden_units": 50})
-    assert config.experience == ExperienceConfig(standardised=False, normalised=True)
+    assert config.experience == ExperienceConfig(standardised=False, normalised=True, correction="priority")
 
 
 @pytest.mark.parametrize("agent", ["mnas", "mnas+uac", "mnas+aeb", "fnas"])

@@ -1,12 +1,13 @@
 """The experience buffer: priorities and weights against closed forms, what stays, and what is drawn."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from kfnas.controller.config import ExperienceConfig
-from kfnas.controller.experience import Experience, ExperienceBuffer, importance_weights, priorities
+from kfnas.controller.experience import Experience, ExperienceBuffer, importance_weights, inclusion_chances, priorities
 
 
 def _buffer(rewards: list[float], **fields: object) -> ExperienceBuffer:
@@ -60,11 +61,61 @@ def test_importance_weights_equal_their_hand_values(beta: float, expected: list[
 
 
 def test_weights_follow_the_priorities_of_the_whole_buffer_and_the_annealed_beta() -> None:
-    buffer = _buffer([1.0, 2.0, 4.0], standardised=False, normalised=False)
+    buffer = _buffer([1.0, 2.0, 4.0], standardised=False, normalised=False, correction="priority")
     total = math.exp(1) + math.exp(2) + math.exp(4)
     expected = [(3 * math.exp(4) / total) ** -0.25, (3 * math.exp(1) / total) ** -0.25]
     assert buffer.weights(["2", "0"], 0.25) == pytest.approx(expected)
     assert buffer.weights([], 0.25) == []
+
+
+def _exact_inclusion(chances: list[float], count: int) -> list[float]:
+    """By all orders in which `count` entries may be drawn without repeats."""
+    included = [0.0] * len(chances)
+    for order in permutations(range(len(chances)), count):
+        chance, left = 1.0, 1.0
+        for index in order:
+            chance *= chances[index] / left
+            left -= chances[index]
+        for index in order:
+            included[index] += chance / count
+    return included
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_inclusion_chances_are_those_of_draws_without_repeats(count: int) -> None:
+    chances = priorities([0.1, 0.2, 0.5, 0.6, 0.7, 0.9], standardised=True)
+    found = inclusion_chances(chances, count)
+    assert found.sum() == pytest.approx(1.0)
+    # A race of fixed length stands for one that ends with a ring: some per cent off for few entries, against up to 20 times of the priorities.
+    assert found.tolist() == pytest.approx(_exact_inclusion(chances.tolist(), count), rel=0.2)
+    assert inclusion_chances(np.full(5, 0.2), min(count, 5)).tolist() == pytest.approx([0.2] * 5)
+
+
+def test_one_of_many_is_drawn_by_its_priority() -> None:
+    chances = priorities(np.linspace(0, 1, 200), standardised=True)
+    assert inclusion_chances(chances, 1) == pytest.approx(chances, rel=0.05)
+
+
+def test_priorities_without_a_chance_to_speak_of_have_finite_weights() -> None:
+    chances = priorities([0.5, -1000.0, -2000.0], standardised=False)
+    assert (inclusion_chances(chances, 2) > 0).all()
+    assert np.isfinite(importance_weights(inclusion_chances(chances, 2), 1.0, size=3, normalised=False)).all()
+
+
+def test_weighted_draws_have_the_mean_of_the_whole_buffer() -> None:
+    # What importance weights are for, at full strength: the mean over what is drawn, weighted, is that over all, whatever the priorities.
+    rewards = [float(index) for index in range(10)]
+    shown = {}
+    for correction in ("inclusion", "priority"):
+        buffer, rng = _buffer(rewards, normalised=False, correction=correction, beta_end=1.0), np.random.default_rng(0)
+        sums = []
+        for _ in range(2000):
+            drawn = buffer.draw(8, rng)
+            weights = buffer.weights([entry.id for entry in drawn], 1.0)
+            sums.append(sum(weight * entry.reward for weight, entry in zip(weights, drawn, strict=True)) / 8)
+        shown[correction] = float(np.mean(sums))
+    assert shown["inclusion"] == pytest.approx(4.5, rel=0.02)
+    assert shown["priority"] > 5.0
 
 
 def test_beta_runs_from_its_start_to_its_end() -> None:
