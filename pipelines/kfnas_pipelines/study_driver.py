@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kfnas.errors import BudgetError, ConfigError
+from kfnas.pool import Pool
 from kfnas.steps.compare_study import PAGE, study_blob
-from kfnas.steps.config import RunConfig
+from kfnas.steps.config import RunConfig, run_config
 from kfnas.steps.context import open_run
 from kfnas.steps.status import progress
 from kfnas.steps.study import StudyPlan, plan_study
@@ -80,14 +81,21 @@ def page_path(study: StudyConfig, base: RunConfig) -> Path:
 
 def _check_donor(study: StudyConfig, plan: StudyPlan) -> None:
     """That an existing donor is there to start from, before hours of rows that do not need it."""
-    name = study.donor.search
-    if name is None or not any(variant.config.prior is not None for variant in plan.variants):
+    base = plan.variants[0].config
+    store, name = open_run(base.text).store, study.donor.search
+    if plan.donor is not None or name is None:
         return
-    store = open_run(plan.variants[0].config.text).store
+    pools = {variant.config.pool.name for variant in plan.variants if variant.row.pool == "donor" and variant.config.pool is not None}
+    for pool in sorted(pools):
+        if Pool(store, pool).head().number == 0:
+            raise ConfigError(f"donor.pool: pool {pool!r} in {store.uri} holds nothing; give one that a search has filled, or `donor.set` to have one run")
+    if not any(variant.config.prior is not None for variant in plan.variants):
+        return
     head = SearchStore(store, name).head()
     if head is None:
         raise ConfigError(f"donor.search: no search {name!r} in {store.uri}; give one that is there, or `donor.set` to have one run")
-    if not (state := progress(head.config)).searching_done:
+    donor = run_config(head.config).model_copy(update={"store": base.store})  # where it is now, and not where it was made
+    if not (state := progress(donor.text)).searching_done:
         raise ConfigError(f"donor.search: {name!r} has done {state.rounds_done} of its {state.rounds_total} rounds; let it end first, or give another")
 
 

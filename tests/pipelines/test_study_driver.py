@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +116,13 @@ def test_a_donor_that_is_not_there_or_not_done_is_refused_before_any_row_is_run(
     release_lease(earlier.text, sequence.owner.run_id)
     with pytest.raises(ConfigError, match=r"donor\.search: 'earlier' has done 0 of its 2 rounds"):
         prove(given, tell=lambda _: None, drive_search=runner)
+    shutil.move(tmp_path / "searches", tmp_path / "elsewhere" / "searches")
+    moved = study(tmp_path / "elsewhere", kind="transfer", rows=rows, donor={"search": "earlier"})
+    with pytest.raises(ConfigError, match=r"donor\.search: 'earlier' has done 0 of its 2 rounds"):
+        prove(moved, tell=lambda _: None, drive_search=runner)
+    pooled = study(tmp_path, kind="transfer", rows=["akp"], donor={"search": "earlier", "pool": "empty"})
+    with pytest.raises(ConfigError, match=r"donor\.pool: pool 'empty' in .* holds nothing"):
+        prove(pooled, tell=lambda _: None, drive_search=runner)
     assert (runner.ran, compared) == ([], [])
 
 

@@ -146,12 +146,16 @@ class Batch:
         return Answer(row.status, replace(result, initialisation=row.initialisation))
 
 
-def scored(rows: list[Row]) -> list[Scored]:
+def scored(rows: list[Row], earlier: str | None = None) -> list[Scored]:
     """What an agent learns from: rows that have a reward.
 
     Known architectures whose children began otherwise than the batch's own are left out: rewards of the two do not compare.
+
+    Args:
+        rows: of a batch.
+        earlier: how the last child before it began; it stands for the batch's own where none of them was trained with success.
     """
-    began = {row.initialisation for row in rows if row.is_activated and row.status == "ok"}
+    began = {row.initialisation for row in rows if row.is_activated and row.status == "ok"} or ({earlier} if earlier is not None else set())
     rows = [row for row in rows if not (began and row.source == "cached" and row.status == "ok" and row.initialisation not in began)]
     items = []
     for row in rows:

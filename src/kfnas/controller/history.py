@@ -28,13 +28,17 @@ MINIMISED = ("cost", "device_seconds")
 
 
 class History:
-    """Rows in order, each with its line of JSON. Appending is O(1), so that long searches stay fast."""
+    """Rows in order, each with its line of JSON. Appending is O(1), so that long searches stay fast.
+
+    `last_initialisation`: how the last child that was trained with success began; None before the first.
+    """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.lines: list[str] = []
         self.worst_accuracy: float | None = None
         self.lowest_reward: float | None = None
+        self.last_initialisation: str | None = None
         self.num_activated = 0
         self.digest = hashlib.sha256(b"kfnas history").hexdigest()
         self._by_id: dict[str, int] = {}
@@ -54,6 +58,8 @@ class History:
         digested = canonical_json({name: item for name, item in value.items() if name not in UNDIGESTED})
         self.digest = hashlib.sha256(f"{self.digest}\n{digested}".encode()).hexdigest()
         self.num_activated += row.is_activated
+        if row.is_activated and row.status == "ok":
+            self.last_initialisation = row.initialisation
         if row.accuracy is not None:
             self.worst_accuracy = row.accuracy if self.worst_accuracy is None else min(self.worst_accuracy, row.accuracy)
         if row.reward is not None and row.status != "failed" and row.source != "trusted":

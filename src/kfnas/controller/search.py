@@ -363,7 +363,7 @@ class Search:
         progress = 0.0 if horizon is None else min(1.0, (len(self._history) + len(rows)) / horizon)
         agent = self._live_agent()
         with one_thread():
-            self._metrics = agent.learn(scored(rows), progress)
+            self._metrics = agent.learn(scored(rows, self._history.last_initialisation), progress)
         for row in rows:  # last: a batch whose learning was interrupted is closed again, and no row may be there twice
             self._history.append(row)
         self._round += 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 Choice = str | int | float | bool
 METRIC_NAMES = {"top1": "top-1"}
@@ -15,7 +15,8 @@ SHARED = "supernet"
 class Sample(Protocol):
     """One row of the history, such as `kfnas.tracking.SearchRow`. `accuracy` is a fraction; None stands for what was not measured.
 
-    `value` and `uncertainty` are a critic's V and U when the sample was drawn, in units of reward; `source` is `policy | cached | trusted | exploited | audit`.
+    `value` and `uncertainty` are a critic's V and U when the sample was drawn, in units of reward; `source` is `policy | cached | trusted | exploited | audit`;
+    `initialisation` says what its child started from.
     """
 
     @property
@@ -45,7 +46,28 @@ class Sample(Protocol):
     @property
     def epochs(self) -> float: ...
     @property
+    def initialisation(self) -> str: ...
+    @property
     def activated(self) -> bool: ...
+
+
+SampleT = TypeVar("SampleT", bound=Sample)
+
+
+def foretold(samples: Iterable[SampleT]) -> list[SampleT]:
+    """Samples, in the order of the history, that were trained and whose reward the critic had foretold: for children that begin as theirs did, which in the
+    round that changes the initialisation it had not.
+    """
+    found = []
+    number, asked, kind = -1, "random", "random"
+    for sample in samples:
+        if sample.round != number:
+            number, asked = sample.round, kind
+        if sample.activated and sample.status == "ok":
+            kind = sample.initialisation
+            if kind == asked and sample.value is not None and sample.reward is not None:
+                found.append(sample)
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kfnas.report.canvas import BAD, BEST, BUDGET, DOT, FRONT, KNOWN, MEAN, MUTED, REUSED, TRUSTED, legend, scatter
-from kfnas.report.data import PoolUse, ReportData, Sample
+from kfnas.report.data import PoolUse, ReportData, Sample, foretold
 from kfnas.report.figures import known
 
 NUM_BINS = 8
@@ -53,8 +53,8 @@ def judged(samples: Sequence[Sample]) -> list[Judged]:
     """Trained samples with the critic's uncertainty U and its error |V - R|, in the order of the history."""
     return [
         Judged(sample.round, float(sample.uncertainty), abs(sample.value - sample.reward))
-        for sample in samples
-        if sample.activated and sample.status == "ok" and known(sample.value) and known(sample.uncertainty) and known(sample.reward)
+        for sample in foretold(samples)
+        if known(sample.value) and known(sample.uncertainty) and known(sample.reward)
     ]
 
 

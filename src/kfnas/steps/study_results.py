@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfnas.errors import NotFound
+from kfnas.report.data import foretold
 from kfnas.steps.context import Run, open_run
 from kfnas.steps.study import StudyPlan, Variant
 from kfnas.steps.supernet_search import total_rounds
@@ -90,7 +91,7 @@ class SearchResult:
 
     def critic_errors(self) -> list[float]:
         """|V - R| of the activated samples that the critic had scored before they were trained, in order."""
-        rows = [row for row in self.activated if row.status == "ok"]
+        rows = foretold(self.view.rows) if self.view is not None else []
         return [abs(row.value - row.reward) for row in rows if row.value is not None and row.reward is not None]
 
     def last_metrics(self, prefix: str) -> dict[str, float]:

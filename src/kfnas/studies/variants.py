@@ -19,6 +19,8 @@ WHOLE_FIELDS = frozenset({"task"})
 """Fields that a change replaces as a whole: what belongs to one task means nothing to another."""
 ONLY_FILLED = {"read": False}
 """Fields of a pool that no child starts from."""
+NOT_PASSED_ON = ("version", "read", "push")
+"""Fields of the base's pool that say how the base uses it: another pool has other versions, and a row's or a donor's use is the row's or the donor's."""
 
 
 class Row(Config):
@@ -137,20 +139,21 @@ def derived_donor(base: Mapping[str, Any], change: Mapping[str, Any], *, study: 
     value |= {"name": name, "seed": seed}
     agent = (change.get("search") or {}).get("agent", "fnas")
     value["search"] = {**(value.get("search") or {}), "agent": agent}
-    kept_pool = {key: item for key, item in (base.get("pool") or {}).items() if key != "version"}
-    value["pool"] = {**kept_pool, **ONLY_FILLED, **dict(change.get("pool") or {}), "name": name}
+    value["pool"] = {**_without(base.get("pool"), *NOT_PASSED_ON), **ONLY_FILLED, **dict(change.get("pool") or {}), "name": name}
     return value
 
 
 def _pool(template: Any, row: Row, name: str, donor_pool: str | None) -> dict[str, Any] | None:
-    """A pool of its own is named after its search, so that no row and no seed gets another's weights. A version of the base's pool is none of another's, and
-    what a row has a pool for is that children start from it."""
-    kept = {key: item for key, item in (template or {}).items() if key != "version"}
-    used = {key: item for key, item in kept.items() if key != "read"}
+    """A pool of its own is named after its search, so that no row and no seed gets another's weights."""
+    matching = _without(template, *NOT_PASSED_ON)
     if row.pool == "donor":
-        return {**used, "name": donor_pool, "push": False}
+        return {**matching, "name": donor_pool, "push": False}
     if row.pool == "own":
-        return {**used, "name": name}
+        return {**matching, "name": name}
     if row.pool == "base" and template:
-        return {**kept, "name": name}
+        return {**_without(template, "version"), "name": name}
     return None
+
+
+def _without(pool: dict[str, Any] | None, *fields: str) -> dict[str, Any]:
+    return {key: item for key, item in (pool or {}).items() if key not in fields}

@@ -12,7 +12,7 @@ from kfnas.controller import Candidate, Result, Row, Search, SearchConfig
 from kfnas.controller.agents import Draw, Scored
 from kfnas.controller.fnas import FNASAgent
 from kfnas.controller.ppo import PPOAgent, clipped_surrogate, normalised_advantages
-from kfnas.errors import ResultError
+from kfnas.errors import ResultError, SearchExhausted
 from kfnas.space import Space
 
 AGENTS = ["mnas+uac", "mnas+aeb", "fnas"]
@@ -329,6 +329,32 @@ def test_in_the_round_that_changes_the_initialisation_the_critics_word_for_the_o
     search.update([Result(candidate.id, accuracy=5.0 + sum(candidate.tokens) / 18, initialisation="pool:0123456789ab") for candidate in batch])
     assert "trusted" in learnt[-1]
     assert "critic/value_error" in search.metrics
+
+
+@pytest.mark.parametrize("agent", ["mnas", "fnas"])
+def test_known_architectures_of_the_other_initialisation_teach_nothing_in_a_batch_that_trains_none(agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Space.from_decisions({"a": [0, 1, 2], "b": [0, 1, 2]})
+    config = {"agent": agent, "batch_size": 3, "policy": {"hidden_units": 8, "redraws": 0}, "critic": {"imagined": 0, "keep_open": False}}
+    search = Search(space, parse(SearchConfig, config), seed=0)
+    learnt: list[set[str]] = []
+    update = PPOAgent.update
+
+    def spied(self: PPOAgent, batch: list[Scored], *rest: object, **more: object) -> dict[str, float]:
+        learnt.append({item.initialisation for item in batch if item.draw.source == "policy"})
+        return update(self, batch, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PPOAgent, "update", spied)
+    for _ in range(20):
+        try:
+            batch = search.suggest()
+        except SearchExhausted:
+            break
+        initialisation = "random" if search.num_activated < 5 else "pool:0123456789ab"
+        search.update([Result(candidate.id, accuracy=0.5 + 0.01 * sum(candidate.tokens), initialisation=initialisation) for candidate in batch])
+    assert any("random" in kinds for kinds in learnt) and any("pool:0123456789ab" in kinds for kinds in learnt)
+    assert all(len(kinds) <= 1 for kinds in learnt)
+    last = max(index for index, kinds in enumerate(learnt) if "random" in kinds)
+    assert last < min(index for index, kinds in enumerate(learnt) if "pool:0123456789ab" in kinds)
 
 
 def test_one_draw_is_learnt_from_together_with_imagined_ones() -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from kfnas.report import PoolUse, ReportData, plot_files, render_report
+from kfnas.report.data import foretold
 from kfnas.report.module_plots import coverage, judged, warm_since
 from kfnas.tracking import SearchRow
 
@@ -54,3 +55,13 @@ def test_a_search_without_modules_says_nothing_of_them() -> None:
 
 def test_a_pool_that_never_matched_enough_is_said_so() -> None:
     assert "every child started from random weights" in render_report(ReportData("demo", samples=MIXED, pool=USES[:1], min_match=0.99))
+
+
+def test_a_word_for_children_that_begin_otherwise_is_no_error_of_the_critic() -> None:
+    kinds = ["random", "random", "pool:0123456789ab", "pool:0123456789ab"]
+    rows = [
+        SearchRow(number, f"{number}", "t:0", 0.5, None, 0.5, "ok", "policy", value=0.4 + number / 100, uncertainty=0.1, initialisation=kind)
+        for number, kind in enumerate(kinds)
+    ]
+    assert [row.round for row in foretold(rows)] == [0, 1, 3]
+    assert [each.round for each in judged(rows)] == [0, 1, 3]
