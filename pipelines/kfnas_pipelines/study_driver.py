@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kfnas.errors import BudgetError, ConfigError
-from kfnas.pool import Pool
 from kfnas.steps.compare_study import PAGE, study_blob
 from kfnas.steps.config import RunConfig, run_config
 from kfnas.steps.context import open_run
+from kfnas.steps.pool_rounds import open_pool
 from kfnas.steps.status import progress
 from kfnas.steps.study import StudyPlan, plan_study
 from kfnas.steps.study_config import StudyConfig
@@ -81,15 +81,16 @@ def page_path(study: StudyConfig, base: RunConfig) -> Path:
 
 def _check_donor(study: StudyConfig, plan: StudyPlan) -> None:
     """That an existing donor is there to start from, before hours of rows that do not need it."""
+    filled_first = None if plan.donor is None or plan.donor.pool is None else plan.donor.pool.name
+    for variant in plan.variants:
+        if variant.row.pool != "donor" or variant.config.pool is None or variant.config.pool.name == filled_first:
+            continue
+        pool = open_pool(open_run(variant.config.text))
+        if pool.head().number == 0:
+            raise ConfigError(f"donor.pool: pool {variant.config.pool.name!r} in {pool.access.where} holds nothing; fill it first, or leave donor.pool out")
     base = plan.variants[0].config
     store, name = open_run(base.text).store, study.donor.search
-    if plan.donor is not None or name is None:
-        return
-    pools = {variant.config.pool.name for variant in plan.variants if variant.row.pool == "donor" and variant.config.pool is not None}
-    for pool in sorted(pools):
-        if Pool(store, pool).head().number == 0:
-            raise ConfigError(f"donor.pool: pool {pool!r} in {store.uri} holds nothing; give one that a search has filled, or `donor.set` to have one run")
-    if not any(variant.config.prior is not None for variant in plan.variants):
+    if name is None or not any(variant.config.prior is not None for variant in plan.variants):
         return
     head = SearchStore(store, name).head()
     if head is None:

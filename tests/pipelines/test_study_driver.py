@@ -121,7 +121,7 @@ def test_a_donor_that_is_not_there_or_not_done_is_refused_before_any_row_is_run(
     with pytest.raises(ConfigError, match=r"donor\.search: 'earlier' has done 0 of its 2 rounds"):
         prove(moved, tell=lambda _: None, drive_search=runner)
     pooled = study(tmp_path, kind="transfer", rows=["akp"], donor={"search": "earlier", "pool": "empty"})
-    with pytest.raises(ConfigError, match=r"donor\.pool: pool 'empty' in .* holds nothing"):
+    with pytest.raises(ConfigError, match=r"donor\.pool: pool .empty. in .* holds nothing; fill it first"):
         prove(pooled, tell=lambda _: None, drive_search=runner)
     assert (runner.ran, compared) == ([], [])
 

@@ -64,7 +64,7 @@ class Result:
         id: the candidate's.
         status: `ok`: trained; `failed`: training failed, which counts as activated; `infeasible`: over the budget and not trained;
             `unmeasured`: its cost could not be measured, so nothing is learnt of it.
-        accuracy: a fraction in [0, 1]; any finite number where the search has no target cost. Of an `ok` result only.
+        accuracy: a fraction in [0, 1]; any number up to 1e30 in size where the search has no target cost. Of an `ok` result only.
         cost: a positive number, in the unit of the target; may be None where there is no target.
         reason: why the status is not `ok`.
         metrics: other numbers that follow from the candidate and its seed alone; no durations.

@@ -41,7 +41,7 @@ class PPOConfig(Config):
         ge=0,
         le=1,
         description="share of known architectures among the policy's draws above which the weight of the entropy rises from round to round; 1: never. "
-        "Not in use where critic.keep_open is",
+        "Not in use with a bayesian critic that keeps the policy open",
     )
     max_grad_norm: float | None = Field(default=None, gt=0, description="gradients are scaled down to this norm; None: never")
 

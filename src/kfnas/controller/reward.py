@@ -66,12 +66,13 @@ def reward(accuracy: float, cost: float | None, config: RewardConfig) -> float:
     """Reward of a child that was trained.
 
     Args:
-        accuracy: a fraction in [0, 1]; any finite number where there is no target.
+        accuracy: a fraction in [0, 1]; any number up to `LARGEST` in size where there is no target.
         cost: a positive number in the target's unit; may be None where there is no target.
         config: which reward.
 
     Raises:
-        ResultError: the accuracy is not a finite number, or no fraction where there is a target; the cost is missing or not positive.
+        ResultError: the accuracy is not a finite number, or too large, or no fraction where there is a target; the cost is missing or not
+            positive, or makes the reward too large.
     """
     check_accuracy(accuracy, config)
     if config.target is None:

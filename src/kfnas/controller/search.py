@@ -284,7 +284,10 @@ class Search:
                     f"give the space it was saved for"
                 )
             search = cls.__new__(cls)
-            search._begin(space or known, parse(SearchConfig, saved.values["config"], source=str(directory)), saved.values["seed"])
+            config = saved.values["config"]
+            if "experience" in config:  # states from before there was a choice
+                config = {**config, "experience": {"correction": "priority", **config["experience"]}}
+            search._begin(space or known, parse(SearchConfig, config, source=str(directory)), saved.values["seed"])
             search._restore(saved)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{directory}: state lacks or garbles a field ({error!r}); take an intact copy of the folder") from error

@@ -205,6 +205,10 @@ class RunConfig(Config):
             used = value.pop(name)
             if used is not None:
                 value[name] = {field: item for field, item in used.items() if field not in ("store", "pin_hours") and (field, item) != ("read", True)}
+        # Searches that began before there was a choice went by the priority.
+        experience = value["search"].get("experience", {})
+        if experience.get("correction") == "priority":
+            del experience["correction"]
         return digest_of(value)
 
 

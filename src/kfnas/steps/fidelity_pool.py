@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from kfnas.config import Config, parse
 from kfnas.errors import ConflictError, NotFound
-from kfnas.pool import Pool, PoolEntry, PoolVersion, blocks_of, initialise_all
+from kfnas.pool import Pool, PoolEntry, PoolSnapshot, PoolVersion, blocks_of, initialise_all
 from kfnas.steps.context import write_json
 from kfnas.steps.fidelity_children import KIND, FidelityPlan, PlannedChild, Study, missing_of, open_study, read_plan, shards_of
 from kfnas.steps.measure_latency import child_key
@@ -82,14 +82,10 @@ def _filled(study: Study, planned: FidelityPlan) -> PoolUse:
     entries = [entry for donor in donors for entry in _blocks(study, planned, donor)]
     if not entries:
         raise NotFound(f"study {study.config.name!r}: the training of every donor failed ({study.record_of(donors[0])['reason']}); mend base.proxy")
+    _check_own(study, pool.at(), donors)
     report = pool.push(entries, space=run.space.digest, iterations=_iterations(study, planned))
     snapshot = pool.at(report.version)
-    foreign = {row.source for row in snapshot.rows} - {donor.key for donor in donors}
-    if foreign:
-        raise ConflictError(
-            f"pool {study.config.name}.donors holds blocks of {len(foreign)} children that are no donors of this study ({min(foreign)[:12]}); "
-            f"give the study another name, or remove that pool"
-        )
+    _check_own(study, snapshot, donors)
     ranked = ranked_children(planned)
     networks = [(run.space.architecture(child.tokens), run.network(child.tokens, planned.data)) for child in ranked]
     rngs = [np.random.default_rng([child.seed, _DRAWN_CHANNELS]) for child in ranked]
@@ -107,6 +103,15 @@ def _filled(study: Study, planned: FidelityPlan) -> PoolUse:
     )
     study.searches.put_record(KIND, "pool", use.model_dump(mode="json"))
     return pool_use(study) or use
+
+
+def _check_own(study: Study, snapshot: PoolSnapshot, donors: Sequence[PlannedChild]) -> None:
+    foreign = {row.source for row in snapshot.rows} - {donor.key for donor in donors}
+    if foreign:
+        raise ConflictError(
+            f"pool {study.config.name}.donors holds blocks of {len(foreign)} children that are no donors of this study ({min(foreign)[:12]}); "
+            f"give the study another name, or remove that pool"
+        )
 
 
 def ranked_children(planned: FidelityPlan) -> list[PlannedChild]:

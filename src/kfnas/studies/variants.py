@@ -19,8 +19,8 @@ WHOLE_FIELDS = frozenset({"task"})
 """Fields that a change replaces as a whole: what belongs to one task means nothing to another."""
 ONLY_FILLED = {"read": False}
 """Fields of a pool that no child starts from."""
-NOT_PASSED_ON = ("version", "read", "push")
-"""Fields of the base's pool that say how the base uses it: another pool has other versions, and a row's or a donor's use is the row's or the donor's."""
+NOT_PASSED_ON = ("version", "push")
+"""Fields of the base's pool that mean nothing for the pool of a row: it has other versions, and nothing else would fill it."""
 
 
 class Row(Config):
@@ -145,13 +145,13 @@ def derived_donor(base: Mapping[str, Any], change: Mapping[str, Any], *, study: 
 
 def _pool(template: Any, row: Row, name: str, donor_pool: str | None) -> dict[str, Any] | None:
     """A pool of its own is named after its search, so that no row and no seed gets another's weights."""
-    matching = _without(template, *NOT_PASSED_ON)
+    kept = _without(template, *NOT_PASSED_ON)
     if row.pool == "donor":
-        return {**matching, "name": donor_pool, "push": False}
+        return {**_without(kept, "read"), "name": donor_pool, "push": False}
     if row.pool == "own":
-        return {**matching, "name": name}
+        return {**_without(kept, "read"), "name": name}
     if row.pool == "base" and template:
-        return {**_without(template, "version"), "name": name}
+        return {**kept, "name": name}
     return None
 
 

@@ -1,5 +1,6 @@
 """Searches with the paper's critic and the buffer: what a round is made of, what enters what, and what survives."""
 
+import json
 import math
 from pathlib import Path
 
@@ -319,7 +320,7 @@ def test_in_the_round_that_changes_the_initialisation_the_critics_word_for_the_o
     assert any(slot.source == "trusted" for slot in search._batch.slots)  # type: ignore[union-attr]
     # Children that start from trained blocks end much higher than the critic's word for random ones.
     search.update([Result(candidate.id, accuracy=5.0 + sum(candidate.tokens) / 18, initialisation="pool:0123456789ab") for candidate in batch])
-    assert learnt[-1] <= {"policy", "audit"}
+    assert learnt[-1] and learnt[-1] <= {"policy", "audit"}
     assert "critic/value_error" not in search.metrics
     assert "critic/coverage" not in search.metrics
     assert search.metrics["critic/trusted_share"] > 0
@@ -380,6 +381,18 @@ def test_the_initialisation_is_decisive_and_in_the_digest() -> None:
         first.update([_answer(batch[1], "")])
     assert "initialisation" not in _answer(batch[0]).to_json()
     assert Result.from_json(_answer(batch[0], "pool:0123456789ab").to_json()).initialisation == "pool:0123456789ab"
+
+
+def test_a_state_from_before_there_was_a_choice_of_correction_goes_on_by_the_priority(tmp_path: Path) -> None:
+    search = _rounds(_search("mnas+aeb", experience={"correction": "priority"}), 3)
+    search.save(tmp_path)
+    path = tmp_path / "state.json"
+    value = json.loads(path.read_text())
+    del value["config"]["experience"]["correction"]
+    path.write_text(json.dumps(value))
+    again = Search.load(tmp_path)
+    assert again.config.experience.correction == "priority"
+    assert _rounds(again, 2).digest() == _rounds(search, 2).digest()
 
 
 @pytest.mark.parametrize("agent", AGENTS)

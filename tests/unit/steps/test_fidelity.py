@@ -154,6 +154,7 @@ def test_a_pool_that_holds_other_children_s_blocks_is_refused(done: Steps, tmp_p
     Pool(foreign.store, "small.donors").push(list(blocks), space=run.space.digest, iterations=_iterations(other, plan))
     with pytest.raises(ConflictError, match=r"pool small\.donors holds blocks of 1 children that are no donors of this study"):
         fidelity_pool(study.text, steps.plan, steps.pooled)
+    assert {row.source for row in Pool(foreign.store, "small.donors").at().rows} == {donor.key}, "nothing was added to it"
 
 
 def test_figures_come_from_the_ledger_and_stand_in_metrics_and_report(done: Steps) -> None:

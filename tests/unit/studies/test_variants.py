@@ -81,7 +81,5 @@ def test_what_belongs_to_the_base_s_pool_alone_is_not_passed_on():
     base = {**BASE, "pool": {"name": "template", "floor": 0.7, "version": 4, "read": False, "push": False}}
     pools = [derived(base, row, study="s", seed=3, donor_pool="d")["pool"] for row in (ABLATION_ROWS["akp"], TRANSFER_ROWS["akp"])]
     assert pools == [{"name": "s-akp-s3", "floor": 0.7}, {"name": "d", "floor": 0.7, "push": False}]
-    assert derived(base, TRANSFER_ROWS["fresh"], study="s", seed=3)["pool"] == {
-        "name": "s-fresh-s3", "floor": 0.7, "read": False, "push": False,
-    }  # fmt: skip
+    assert derived(base, TRANSFER_ROWS["fresh"], study="s", seed=3)["pool"] == {"name": "s-fresh-s3", "floor": 0.7, "read": False}
     assert derived_donor(base, {}, study="s", seed=9)["pool"] == {"name": "s-donor", "floor": 0.7, "read": False}
