@@ -1,6 +1,6 @@
 """Device-seconds that FNAS, MNAS and random search need for equal quality on Fashion-MNIST, with real training.
 
-    OMP_NUM_THREADS=1 python benchmarks/all_together.py                     about 25 minutes on two cores; killed, it goes on
+    OMP_NUM_THREADS=1 python benchmarks/all_together.py                     about 40 minutes on two cores; killed, it goes on
     python benchmarks/all_together.py --folder /tmp/tiny --set base.rounds=1 --set base.proxy.steps=2 --set base.retrain.steps=2 --retrainings 1
 
 Quality is the mean top-1 on the test set of several retrainings from scratch of the best child so far within a budget of mult-adds; see `retrained_study.py`,
