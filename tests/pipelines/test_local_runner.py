@@ -88,7 +88,7 @@ def test_a_pipeline_runs_to_its_end_and_leaves_its_log_alone(tmp_path):
 
 def test_steps_compute_on_one_thread_and_keep_temporary_files_in_the_root(tmp_path):
     assert run(tmp_path, 1, "hello", "--keep").returncode == 0
-    results = sorted(path.read_text() for path in (tmp_path / "root").glob("artifacts/*/for-loop-*/work/result"))
+    results = sorted((loop / "work" / "result").read_text() for loop in (tmp_path / "root").glob("artifacts/*/for-loop-*"))
     assert results == [f"{item} 1 {tmp_path / 'root' / 'tmp'}" for item in range(3)]
 
 

@@ -213,7 +213,7 @@ def as_markdown(summary: Summary) -> str:
         _row(["---"] * len(head)),
         *(_row([_cell(item.label), *map(_hit_cell, item.hits)]) for item in summary.entrants if item.label != summary.reference),
     ]
-    mixed = [item.label for item in summary.entrants if len(item.versions) > 1]
+    mixed = [item.label for item in summary.entrants if len(item.versions) > 1 and item.label not in summary.outdated]
     lines += [f"\nRuns of several versions of the code are mixed: {', '.join(map(_cell, mixed))}."] if mixed else []
     lines += [f"\nRuns of other code than the present, so that agents may not compare: {', '.join(map(_cell, summary.outdated))}."] if summary.outdated else []
     if summary.comparisons:

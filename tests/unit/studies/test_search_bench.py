@@ -127,6 +127,7 @@ def test_runs_of_other_code_are_made_again_unless_they_are_trusted(bench: Bench,
     summary = summarise(trusted, objective="toy", seeds=bench.seeds, samples=40, rules=rules, codes=codes)
     assert summary.outdated == ("ridge",)
     assert "other code than the present, so that agents may not compare: ridge." in as_markdown(summary)
+    assert "several versions of the code" not in as_markdown(summary), "one word is enough"
     assert as_json(summary)["outdated"] == ["ridge"]
     run(bench, tmp_path, jobs=0)
     assert json.loads(path.read_text())["code"] != "older"
